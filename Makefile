@@ -1,0 +1,45 @@
+# Everything is made and run from here; "make help" lists the targets.
+# Kept between runs, in .cache or VDISK_CACHE: the virtual environment, and the roots of other Ceph releases.
+SHELL := /bin/bash
+CACHE := $(or $(VDISK_CACHE),.cache)
+VENV := $(CACHE)/venv
+PYTHON := $(VENV)/bin/python
+TOX := $(VENV)/bin/tox -q run
+HARNESS := PYTHONPATH=tests $(PYTHON) -m harness
+RELEASES ?= pacific reef tentacle
+PYTEST ?=
+export VDISK_DEMO_DIR ?= /tmp/vdisk-demo
+
+.DEFAULT_GOAL := help
+.PHONY: help bootstrap roots demo demo-down lint test test-unit test-cluster clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 16
+
+bootstrap:  ## Debian packages that are missing, and the virtual environment
+	@tools/bootstrap.sh
+
+roots: bootstrap  ## the Ceph releases that this machine does not have, each from its Debian release
+	@$(HARNESS) roots $(RELEASES)
+
+demo: bootstrap  ## a cluster with vdisk at work, to look at and play with
+	@PYTHONPATH=tests $(PYTHON) tools/demo.py
+
+demo-down: bootstrap  ## stop the cluster of the demonstration
+	@$(HARNESS) down --dir $(VDISK_DEMO_DIR)
+
+lint: bootstrap  ## formatting, lint, types
+	@$(TOX) -e lint
+
+test-unit: bootstrap  ## tests that need no cluster (PYTEST="-k name" for some)
+	@$(TOX) -e unit -- $(PYTEST)
+
+test-cluster: roots  ## tests on real clusters (RELEASES="pacific reef" PYTEST="-k name" for some)
+	@$(TOX) --notest -e cluster
+	@tools/test-cluster.sh $(RELEASES) -- $(PYTEST)
+
+test: lint test-unit test-cluster  ## all of it, from a bare machine
+
+clean:  ## remove what tests and tools left, but not the roots and the virtual environment
+	rm -rf .tox .mypy_cache .ruff_cache .pytest_cache $(CACHE)/logs $(CACHE)/pytest-*
+	find src tests tools -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,44 @@
+#!/bin/bash
+# Prepares a machine for development and tests: Debian packages that are missing, and a virtual environment with the
+# pinned tools. Does nothing when all is there. Needs root rights only when a package is missing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+cache=${VDISK_CACHE:-.cache}
+packages=(
+    ceph-mon ceph-mgr ceph-osd ceph-common ceph-mgr-modules-core python3-rados python3-rbd python3-ceph-argparse
+    rbd-fuse debootstrap e2fsprogs python3-venv ca-certificates
+)
+
+missing=()
+for package in "${packages[@]}"; do
+    if [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)" != installed ]; then
+        missing+=("$package")
+    fi
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    echo "installing ${missing[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    # Installing a daemon's package must not start one.
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+        trap 'rm -f "$policy"' EXIT
+    fi
+    apt-get update -q </dev/null
+    apt-get install -y -q --no-install-recommends "${missing[@]}" </dev/null
+fi
+
+mkdir -p "$cache"
+wanted=$(cat tools/requirements-*.txt)
+if [ "$wanted" != "$(cat "$cache/venv/.installed" 2>/dev/null || true)" ]; then
+    rm -rf "$cache/venv"
+    /usr/bin/python3 -m venv --system-site-packages "$cache/venv"
+    requirements=()
+    for file in tools/requirements-*.txt; do
+        requirements+=(-r "$file")
+    done
+    "$cache/venv/bin/python" -m pip install -q --disable-pip-version-check "${requirements[@]}" </dev/null
+    printf '%s' "$wanted" >"$cache/venv/.installed"
+fi
