@@ -1,0 +1,1 @@
+"""Plain immutable data: names, handles, specs, errors and the objects users see. Imports nothing above it."""

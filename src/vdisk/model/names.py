@@ -1,0 +1,95 @@
+"""Names of the journal: objects, omap keys and images, exactly as the source note writes them (DESIGN section 1)."""
+
+from __future__ import annotations
+
+import enum
+import re
+
+from .errors import InvalidArgument
+
+UUID_PATTERN = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+_UUID = re.compile(UUID_PATTERN)
+_IMAGE = re.compile(rf"csi-(vol|snap)-({UUID_PATTERN})")
+#: What the CSI specification bans in a name, and the separators of our own specs.
+_BANNED = re.compile(r"[\x00-\x1f\x7f-\x9f/@]")
+#: The CSI specification's size limit of a string field, in bytes.
+MAX_REQUEST_NAME = 128
+
+IMAGE_NAME_KEY = "csi.imagename"
+IMAGE_ID_KEY = "csi.imageid"
+SOURCE_KEY = "csi.source"
+
+
+class Kind(enum.Enum):
+    """The two kinds of thing that the journal knows; the value is what users read."""
+
+    VOLUME = "volume"
+    SNAPSHOT = "snapshot"
+
+    @property
+    def _stem(self) -> str:
+        return "volume" if self is Kind.VOLUME else "snap"
+
+    def directory(self, instance: str = "default") -> str:
+        """Name of the directory object, ``csi.volumes.<instance>`` or ``csi.snaps.<instance>``."""
+        return f"csi.{self._stem}s.{instance}"
+
+    def key(self, request_name: str) -> str:
+        """Directory key of a request name, ``csi.volume.<name>`` or ``csi.snap.<name>``."""
+        return f"csi.{self._stem}.{request_name}"
+
+    def request_name(self, key: str) -> str | None:
+        """Inverse of :meth:`key`; None when the key belongs to something else."""
+        prefix = f"csi.{self._stem}."
+        return key[len(prefix) :] if key.startswith(prefix) else None
+
+    def object(self, uuid: str) -> str:
+        """Name of the journal object, ``csi.volume.<uuid>`` or ``csi.snap.<uuid>``."""
+        return f"csi.{self._stem}.{uuid}"
+
+    def image(self, uuid: str) -> str:
+        """Name of the RBD image, ``csi-vol-<uuid>`` or ``csi-snap-<uuid>``."""
+        return f"csi-{'vol' if self is Kind.VOLUME else 'snap'}-{uuid}"
+
+    @property
+    def name_key(self) -> str:
+        """Key of the request name inside the journal object, ``csi.volname`` or ``csi.snapname``."""
+        return "csi.volname" if self is Kind.VOLUME else "csi.snapname"
+
+
+def is_uuid(text: str) -> bool:
+    """Tell whether ``text`` is a lower-case UUID in its canonical form."""
+    return _UUID.fullmatch(text) is not None
+
+
+def parse_image_name(image: str) -> tuple[Kind, str] | None:
+    """Return (kind, uuid) of a ``csi-vol-*`` or ``csi-snap-*`` image name, None for any other name."""
+    match = _IMAGE.fullmatch(image)
+    if match is None:
+        return None
+    return (Kind.VOLUME if match[1] == "vol" else Kind.SNAPSHOT), match[2]
+
+
+def temp_image(image: str) -> str:
+    """Name of the temporary clone that a CSI driver may leave beside ``image`` (source note, volume delete)."""
+    return f"{image}-temp"
+
+
+def check_request_name(name: object, argument: str = "name") -> str:
+    """Return ``name`` when it can be a request name, else raise :class:`InvalidArgument`."""
+    if not isinstance(name, str) or not name:
+        raise InvalidArgument(f"{argument} is missing: give a name of 1 to {MAX_REQUEST_NAME} bytes")
+    try:
+        size = len(name.encode("utf-8"))
+    except UnicodeEncodeError:
+        raise InvalidArgument(f"{argument} is not valid UTF-8") from None
+    if size > MAX_REQUEST_NAME:
+        raise InvalidArgument(f"{argument} is {size} bytes long: at most {MAX_REQUEST_NAME} are allowed")
+    banned = _BANNED.search(name)
+    if banned is not None:
+        raise InvalidArgument(
+            f"{argument} {name!r} holds {banned[0]!r}: '/', '@' and control characters are not allowed"
+        )
+    if name != name.strip():
+        raise InvalidArgument(f"{argument} {name!r} begins or ends with white space")
+    return name

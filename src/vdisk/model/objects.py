@@ -1,0 +1,98 @@
+"""What users see: volumes, snapshots and pages of them, with the JSON fields of DESIGN section 4."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+
+def rfc3339(seconds: float | None) -> str | None:
+    """Format seconds since the epoch as RFC 3339 UTC with milliseconds (``2022-06-20T11:19:14.000Z``)."""
+    if seconds is None:
+        return None
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a volume's content came from; ``kind`` is ``snapshot``, ``volume`` or ``image``."""
+
+    kind: str
+    handle: str | None
+    name: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {"kind": self.kind, "handle": self.handle, "name": self.name}
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A volume of the journal. ``size`` in bytes; ``created_at`` is the image's own creation time (epoch seconds)."""
+
+    name: str | None
+    handle: str
+    uuid: str
+    pool: str
+    namespace: str
+    image: str
+    image_id: str | None
+    size: int | None
+    state: str
+    created_at: float | None
+    source: Source | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "name": self.name,
+            "handle": self.handle,
+            "uuid": self.uuid,
+            "pool": self.pool,
+            "namespace": self.namespace,
+            "image": self.image,
+            "image_id": self.image_id,
+            "size": self.size,
+            "state": self.state,
+            "created_at": rfc3339(self.created_at),
+            "source": self.source.to_dict() if self.source else None,
+        }
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A snapshot of the journal: ``csi-snap-<uuid>``, an image with a snapshot of its own name once it is sealed."""
+
+    name: str | None
+    handle: str
+    uuid: str
+    pool: str
+    namespace: str
+    image: str
+    image_id: str | None
+    source_image: str | None
+    source_handle: str | None
+    size: int | None
+    created_at: float | None
+    state: str
+    sealed: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "name": self.name,
+            "handle": self.handle,
+            "uuid": self.uuid,
+            "pool": self.pool,
+            "namespace": self.namespace,
+            "image": self.image,
+            "image_id": self.image_id,
+            "source": {"image": self.source_image, "handle": self.source_handle},
+            "size": self.size,
+            "created_at": rfc3339(self.created_at),
+            "state": self.state,
+            "ready_to_use": self.state == "ready",
+            "sealed": self.sealed,
+        }
