@@ -1,0 +1,1 @@
+"""The only floor that touches rados and rbd: connection, journal, images, trash, task queue, intents."""

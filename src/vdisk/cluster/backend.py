@@ -1,0 +1,174 @@
+"""The cluster as the engine and the service see it: journal, images, pools, tasks and intents behind one object."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from ..model.layout import Layout
+from ..model.names import Kind
+from ..model.observed import Entry, Image, Location, Watcher
+from ..model.specs import PoolSpec
+from .connection import MgrContext, open_command_connection, open_data_connection
+from .images import Images
+from .intents import IntentStore
+from .journal import Journal
+from .pools import Pools
+from .tasks import TaskQueue
+
+
+class CephCluster:
+    """Implements ``engine.ports.Cluster`` on a real cluster."""
+
+    def __init__(self, mgr: MgrContext, log: logging.Logger, journal_instance: str = "default") -> None:
+        self.data = open_data_connection(mgr, log)
+        self.commands = open_command_connection(mgr)
+        self.journal = Journal(self.data, log, journal_instance)
+        self.images = Images(self.data, mgr, log)
+        self.pools = Pools(self.data, self.images)
+        self.tasks = TaskQueue(self.commands, log)
+        self.intents = IntentStore(self.data)
+        self._queue_is_safe = mgr.task_queue_is_safe()
+        if not self._queue_is_safe:
+            log.warning(
+                "rbd_support's tasks would crash this mgr (Python callbacks in a sub-interpreter); "
+                "vdisk removes trashed images itself"
+            )
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self.data.close()
+        self.commands.close()
+
+    # -- lifecycle.base.View -------------------------------------------------------------------------------------
+
+    def lookup(self, where: Location, kind: Kind, name: str) -> str | None:
+        """Return the uuid reserved under a request name."""
+        return self.journal.lookup(where, kind, name)
+
+    def entry(self, where: Location, kind: Kind, uuid: str) -> Entry | None:
+        """Return a journal object."""
+        return self.journal.entry(where, kind, uuid)
+
+    def find(self, where: Location, name: str) -> Image | None:
+        """Return an image outside of the trash."""
+        return self.images.find(where, name)
+
+    def find_id(self, where: Location, image_id: str) -> Image | None:
+        """Return an image by id."""
+        return self.images.find_id(where, image_id)
+
+    def partial(self, where: Location, name: str) -> bool:
+        """Tell whether an image is there in name only."""
+        return self.images.partial(where, name)
+
+    def watchers(self, where: Location, image_id: str) -> tuple[Watcher, ...]:
+        """Return who has an image open."""
+        return self.images.watchers(where, image_id)
+
+    def default_features(self) -> int:
+        """Return the feature bits that librbd gives a new image."""
+        return self.images.default_features()
+
+    def pool_id(self, pool: str) -> int | None:
+        """Return a pool's id."""
+        return self.pools.id_of(pool)
+
+    # -- engine.ports.Effects ------------------------------------------------------------------------------------
+
+    def reserve(self, where: Location, kind: Kind, name: str, uuid: str) -> bool:
+        """Insert a directory key if absent."""
+        return self.journal.reserve(where, kind, name, uuid)
+
+    def write_entry(self, where: Location, kind: Kind, uuid: str, values: Mapping[str, str]) -> None:
+        """Create a journal object or add keys to it."""
+        self.journal.write(where, kind, uuid, values)
+
+    def remove_entry(self, where: Location, kind: Kind, uuid: str) -> None:
+        """Remove a journal object."""
+        self.journal.remove_entry(where, kind, uuid)
+
+    def release(self, where: Location, kind: Kind, name: str, uuid: str) -> None:
+        """Remove a directory key that leads to ``uuid``."""
+        self.journal.release(where, kind, name, uuid)
+
+    def create_image(self, where: Location, name: str, size: int, layout: Layout) -> None:
+        """Create an empty image."""
+        self.images.create(where, name, size, layout)
+
+    def clone_image(self, parent: Location, image: str, snap: str, where: Location, name: str, layout: Layout) -> None:
+        """Clone a snapshot to a new image."""
+        self.images.clone(parent, image, snap, where, name, layout)
+
+    def cut(self, where: Location, image: str, snap: str) -> None:
+        """Snapshot an image."""
+        self.images.cut(where, image, snap)
+
+    def drop(self, where: Location, image_id: str, snap: str) -> None:
+        """Remove a snapshot."""
+        self.images.drop(where, image_id, snap)
+
+    def grow(self, where: Location, image: str, size: int) -> None:
+        """Grow an image."""
+        self.images.resize(where, image, size)
+
+    def remove_unfinished(self, where: Location, image: str) -> None:
+        """Remove an image that was never finished."""
+        self.images.remove(where, image)
+
+    def trash(self, where: Location, image: str) -> None:
+        """Move an image to the trash."""
+        self.images.trash(where, image)
+
+    def queue_removal(self, where: Location, image_id: str) -> str | None:
+        """Give a trashed image to rbd_support and return the task id; where its tasks kill the mgr, remove it here."""
+        if self._queue_is_safe:
+            return self.tasks.add_trash_remove(where, image_id)
+        self.images.remove_trashed(where, image_id)
+        return None
+
+    # -- engine.ports.Intents ------------------------------------------------------------------------------------
+
+    def put_intent(self, where: Location, op_id: str, value: str) -> None:
+        """Write or replace an intent."""
+        self.intents.put(where, op_id, value)
+
+    def erase_intent(self, where: Location, op_id: str) -> None:
+        """Erase an intent."""
+        self.intents.erase(where, op_id)
+
+    def load_intents(self, where: Location) -> dict[str, str]:
+        """Return the intents of a location."""
+        return self.intents.load(where)
+
+    # -- engine.ports.Directory ----------------------------------------------------------------------------------
+
+    def locate(self, spec: PoolSpec) -> Location:
+        """Resolve a pool and namespace."""
+        return self.pools.locate(spec)
+
+    def pool_name(self, pool_id: int) -> str | None:
+        """Return a pool's name."""
+        return self.pools.name_of(pool_id)
+
+    def namespaces(self, pool_id: int, pool: str) -> list[str]:
+        """Return a pool's namespaces without the default one."""
+        return self.images.namespaces(pool_id, pool)
+
+    def rbd_pools(self) -> list[Location]:
+        """Return every pool for RBD images."""
+        return self.pools.rbd_pools()
+
+    def names(self, where: Location, kind: Kind, after: str, limit: int) -> list[tuple[str, str]]:
+        """Return a page of (request name, uuid)."""
+        return self.journal.names(where, kind, after, limit)
+
+    def image_of(self, where: Location, entry: Entry) -> Image | None:
+        """Return an entry's image by its stored id, in one read."""
+        if entry.image_id is None:
+            return self.images.find(where, entry.image)
+        return self.images.load(where, entry.image, entry.image_id)
+
+    def used(self, where: Location, image: Image) -> int | None:
+        """Return the bytes an image's own objects take, None when it has no object map."""
+        return self.images.used(where, image)

@@ -1,0 +1,265 @@
+"""The module's RADOS connections: one for journal and images that is fenced at failover, one with a key of its own.
+
+librados blocklists never end for a handle (FACTS 10): everything on it fails with ESHUTDOWN. A new handle works, so
+a connection is a sequence of sessions. A session that was given up is closed when the last call on it returns, never
+under a running call, because librados frees the client that the call still uses.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import rados
+import rbd
+
+from ..model.errors import Internal, NotFound, NotReady
+from ..model.observed import Location
+from .errors import from_errno, translated
+
+#: The entity that vdisk makes for itself. Its key stays in memory; only its name appears in logs.
+ENTITY = "client.vdisk"
+_CAPS = {"mon": "profile rbd", "mgr": "profile rbd", "osd": "profile rbd"}
+#: Seconds that a command to the mgr or a monitor may take before it counts as not answered.
+COMMAND_TIMEOUT = 15
+
+
+class MgrContext(Protocol):
+    """What the connections need of the mgr module that they live in."""
+
+    def get_context(self) -> object:
+        """PyCapsule of the daemon's CephContext."""
+
+    def monitor_addresses(self) -> str:
+        """Addresses for ``mon_host``."""
+
+    def client_addresses(self) -> frozenset[str]:
+        """Addresses (``ip:port/nonce``) of the RADOS clients of the active mgr's modules."""
+
+    def task_queue_is_safe(self) -> bool:
+        """Tell whether rbd_support can carry out tasks on this mgr without killing it."""
+
+    def send_mon_command(self, command: Mapping[str, Any]) -> tuple[int, str, str]:
+        """Run a monitor command as the mgr; returns (errno, output, status)."""
+
+    def register_client(self, addresses: str) -> None:
+        """Have the monitors blocklist these addresses when this mgr stops being the active one."""
+
+    def unregister_client(self, addresses: str) -> None:
+        """Undo :meth:`register_client`."""
+
+
+class Session:
+    """One connected librados handle, its I/O contexts, and how many calls are using them."""
+
+    def __init__(self, handle: rados.Rados, dispose: Callable[[rados.Rados], None]) -> None:
+        self.handle = handle
+        self._dispose = dispose
+        self._lock = threading.Lock()
+        self._contexts: dict[tuple[int, str], rados.Ioctx] = {}
+        self._users = 0
+        self._doomed = False
+
+    @contextmanager
+    def use(self) -> Iterator[rados.Rados]:
+        """Hold the session open for the length of the block."""
+        with self._lock:
+            self._users += 1
+        try:
+            yield self.handle
+        finally:
+            with self._lock:
+                self._users -= 1
+                last = self._doomed and self._users == 0
+            if last:
+                self._close()
+
+    def context(self, pool_id: int, namespace: str) -> rados.Ioctx:
+        """Return the I/O context of a pool and namespace, kept for the life of the session."""
+        key = (pool_id, namespace)
+        with self._lock:
+            found = self._contexts.get(key)
+            if found is None:
+                found = self.handle.open_ioctx2(pool_id)
+                found.set_namespace(namespace)
+                self._contexts[key] = found
+            return found
+
+    def forget(self, pool_id: int) -> None:
+        """Drop the contexts of a pool that is gone."""
+        with self._lock:
+            for key in [key for key in self._contexts if key[0] == pool_id]:
+                del self._contexts[key]
+
+    def doom(self) -> None:
+        """Close the session as soon as nobody uses it."""
+        with self._lock:
+            first, self._doomed = not self._doomed, True
+            idle = self._users == 0
+        if first and idle:
+            self._close()
+
+    def _close(self) -> None:
+        for context in self._contexts.values():
+            context.close()
+        self._contexts.clear()
+        self._dispose(self.handle)
+
+
+class Connection:
+    """A connection that can be made anew. ``opener`` returns a connected handle, ``dispose`` takes it back."""
+
+    def __init__(self, opener: Callable[[], rados.Rados], dispose: Callable[[rados.Rados], None]) -> None:
+        self._opener = opener
+        self._dispose = dispose
+        self._lock = threading.Lock()
+        self._session: Session | None = None
+        self.sessions = 0
+        """How many sessions there have been; more than one means that the module was blocklisted."""
+
+    def session(self) -> Session:
+        """Return the current session, opening one if there is none."""
+        with self._lock:
+            if self._session is None:
+                with translated("connecting to the cluster"):
+                    self._session = Session(self._opener(), self._dispose)
+                self.sessions += 1
+            return self._session
+
+    @contextmanager
+    def ioctx(self, where: Location, what: str) -> Iterator[rados.Ioctx]:
+        """Yield the I/O context of ``where`` with errors translated; ``what`` names the work in messages."""
+        session = self.session()
+        with session.use(), translated(what):
+            try:
+                yield session.context(where.pool_id, where.namespace)
+            except (rados.ConnectionShutdown, rbd.ConnectionShutdown):
+                self.discard(session)
+                raise
+
+    @contextmanager
+    def handle(self, what: str) -> Iterator[rados.Rados]:
+        """Yield the librados handle with errors translated."""
+        session = self.session()
+        with session.use() as handle, translated(what):
+            try:
+                yield handle
+            except rados.ConnectionShutdown:
+                self.discard(session)
+                raise
+
+    def discard(self, session: Session) -> None:
+        """Give up a session that turned out to be blocklisted; the next call opens another."""
+        with self._lock:
+            if self._session is session:
+                self._session = None
+        session.doom()
+
+    def forget_pool(self, pool_id: int) -> None:
+        """Drop what is kept open for a pool that no longer exists."""
+        with self._lock:
+            session = self._session
+        if session is not None:
+            session.forget(pool_id)
+
+    def close(self) -> None:
+        """Close the current session once its last call returns."""
+        with self._lock:
+            session, self._session = self._session, None
+        if session is not None:
+            session.doom()
+
+
+def clone_takes_format() -> bool:
+    """Tell whether this librbd binding lets a clone name its format (not on Pacific, FACTS 14)."""
+    return "clone_format" in (rbd.RBD.clone.__doc__ or "")
+
+
+def open_data_connection(mgr: MgrContext, log: logging.Logger) -> Connection:
+    """Return the connection for journal and image writes, fenced at failover by the mgr's client registration.
+
+    It is what ``MgrModule.rados`` is: a handle on the daemon's own context. On Pacific, whose clone call cannot ask
+    for format 2, the default has to come from the configuration, and that of the daemon's context belongs to every
+    other module too; so there the handle has a context of its own, with our own key, registered all the same.
+    """
+
+    def shared() -> rados.Rados:
+        return rados.Rados(context=mgr.get_context())
+
+    def private() -> rados.Rados:
+        return _own_handle(mgr, {"rbd_default_clone_format": "2"})
+
+    def opener() -> rados.Rados:
+        handle = shared() if clone_takes_format() else private()
+        handle.connect()
+        mgr.register_client(handle.get_addrs())
+        log.info("connected to the cluster as %s", handle.get_addrs())
+        return handle
+
+    def dispose(handle: rados.Rados) -> None:
+        addresses = handle.get_addrs()
+        handle.shutdown()
+        mgr.unregister_client(addresses)
+
+    return Connection(opener, dispose)
+
+
+def open_command_connection(mgr: MgrContext) -> Connection:
+    """Return the connection that sends mgr commands with vdisk's own key (FACTS 4)."""
+
+    def opener() -> rados.Rados:
+        handle = _own_handle(mgr, {})
+        handle.connect()
+        return handle
+
+    return Connection(opener, lambda handle: handle.shutdown())
+
+
+def _own_handle(mgr: MgrContext, conf: Mapping[str, str]) -> rados.Rados:
+    settings = {
+        "mon_host": mgr.monitor_addresses(),
+        "key": _own_key(mgr),
+        "keyring": "",
+        "log_to_stderr": "false",
+        "log_file": "",
+        "admin_socket": "",
+        **conf,
+    }
+    return rados.Rados(name=ENTITY, conf=settings)
+
+
+def _own_key(mgr: MgrContext) -> str:
+    """Return the key of :data:`ENTITY`, creating the entity or correcting its capabilities."""
+    caps = [part for service, cap in _CAPS.items() for part in (service, cap)]
+    create = {"prefix": "auth get-or-create", "entity": ENTITY, "caps": caps, "format": "json"}
+    number, out, status = mgr.send_mon_command(create)
+    if number == -errno.EINVAL:
+        # The entity exists with other capabilities, as an older version of the module made it.
+        mgr.send_mon_command({"prefix": "auth caps", "entity": ENTITY, "caps": caps})
+        number, out, status = mgr.send_mon_command(create)
+    if number != 0:
+        raise from_errno(number, f"creating the key of {ENTITY}: {status}")
+    try:
+        return str(json.loads(out)[0]["key"])
+    except (ValueError, LookupError, TypeError):
+        raise Internal(f"the monitors answered 'auth get-or-create {ENTITY}' in an unknown form") from None
+
+
+def mgr_command(connection: Connection, command: Mapping[str, Any]) -> str:
+    """Send a command to the active mgr and return its output; a timeout or a failover is :class:`NotReady`."""
+    what = str(command["prefix"])
+    with connection.handle(what) as handle:
+        try:
+            number, out, status = handle.mgr_command(json.dumps(command), b"", timeout=COMMAND_TIMEOUT)
+        except rados.TimedOut as error:
+            raise NotReady(f"{what}: no answer within {COMMAND_TIMEOUT} s") from error
+    if number == -errno.ENOENT:
+        raise NotFound(f"{what}: {status}")
+    if number != 0:
+        raise from_errno(number, f"{what}: {status}")
+    return bytes(out).decode("utf-8", "replace") if isinstance(out, bytes) else str(out)

@@ -1,0 +1,196 @@
+"""RBD images: observed through their headers, changed through librbd, moved to and found in the trash."""
+
+from __future__ import annotations
+
+import logging
+
+import rados
+import rbd
+
+from ..model.layout import Layout, feature_names
+from ..model.observed import FEATURE_BITS, OBJECT_MAP, Image, Location, Watcher
+from . import omap
+from .connection import Connection, MgrContext, clone_takes_format
+from .header import decode_image, decode_string, decode_trash_name
+from .usage import count_objects
+
+_DIRECTORY = "rbd_directory"
+_TRASH = "rbd_trash"
+
+
+class Images:
+    """Images of every pool and namespace. Names and ids are those of one :class:`Location`."""
+
+    def __init__(self, connection: Connection, mgr: MgrContext, log: logging.Logger) -> None:
+        self._connection = connection
+        self._mgr = mgr
+        self._log = log
+        self._rbd = rbd.RBD()
+        self._clone_format = {"clone_format": 2} if clone_takes_format() else {}
+
+    # -- observing -----------------------------------------------------------------------------------------------
+
+    def find(self, where: Location, name: str) -> Image | None:
+        """Return the image of that name outside of the trash, or None. Two reads, no watch, no lock."""
+        with self._connection.ioctx(where, f"reading image {where}/{name}") as ioctx:
+            image_id = self._id_of(ioctx, name)
+            return None if image_id is None else self._load(ioctx, name, image_id, trashed=False)
+
+    def load(self, where: Location, name: str, image_id: str) -> Image | None:
+        """Return the image of that id under a name that is known already, in one read; in the trash or not."""
+        with self._connection.ioctx(where, f"reading image {where}/{name}") as ioctx:
+            return self._load(ioctx, name, image_id, trashed=False)
+
+    def find_id(self, where: Location, image_id: str) -> Image | None:
+        """Return the image of that id, in the trash or not, or None."""
+        with self._connection.ioctx(where, f"reading image {where} id {image_id}") as ioctx:
+            key = f"id_{image_id}"
+            listed = (omap.get_keys(ioctx, _DIRECTORY, [key]) or {}).get(key)
+            if listed is not None:
+                return self._load(ioctx, decode_string(listed), image_id, trashed=False)
+            trashed = (omap.get_keys(ioctx, _TRASH, [key]) or {}).get(key)
+            if trashed is not None:
+                return self._load(ioctx, decode_trash_name(trashed), image_id, trashed=True)
+            return None
+
+    def partial(self, where: Location, name: str) -> bool:
+        """Tell whether an image of that name is there in name only: its creation was cut short before its header."""
+        with self._connection.ioctx(where, f"reading image {where}/{name}") as ioctx:
+            image_id = self._id_of(ioctx, name)
+            if image_id is not None:
+                return self._load(ioctx, name, image_id, trashed=False) is None
+            return f"name_{name}" in (omap.get_keys(ioctx, _DIRECTORY, [f"name_{name}"]) or {})
+
+    def watchers(self, where: Location, image_id: str) -> tuple[Watcher, ...]:
+        """Return who has the image open; empty when the image is gone. A read-only look leaves no watch of its own."""
+        with self._connection.ioctx(where, f"listing watchers of {where} id {image_id}") as ioctx:
+            try:
+                with rbd.Image(ioctx, image_id=image_id, read_only=True) as image:
+                    found = list(image.watchers_list())
+            except rbd.ImageNotFound:
+                return ()
+        own = self._mgr.client_addresses() if found else frozenset()
+        return tuple(Watcher(str(w["addr"]), int(w["id"]), int(w["cookie"]), w["addr"] in own) for w in found)
+
+    def used(self, where: Location, image: Image) -> int | None:
+        """Return the bytes that an image's own objects take at most, None when it has no object map to tell."""
+        if not image.features & OBJECT_MAP:
+            return None
+        size = 1 << image.order
+        with self._connection.ioctx(where, f"reading the object map of {where}/{image.name}") as ioctx:
+            count = count_objects(ioctx, image.id, -(-image.size // size))
+        return None if count is None else min(count * size, image.size)
+
+    def default_features(self) -> int:
+        """Return the feature bits that librbd gives a new image."""
+        with self._connection.handle("reading rbd_default_features") as handle:
+            return _parse_features(str(handle.conf_get("rbd_default_features")))
+
+    # -- changing ------------------------------------------------------------------------------------------------
+
+    def create(self, where: Location, name: str, size: int, layout: Layout) -> None:
+        """Create an empty image of ``size`` bytes. An existing one raises ``AlreadyExists``."""
+        with self._connection.ioctx(where, f"creating image {where}/{name}") as ioctx:
+            self._rbd.create(ioctx, name, size, old_format=False, **layout.arguments())
+        self._log.info("rbd: create %s/%s (size: %d)", where, name, size)
+
+    def clone(self, parent: Location, image: str, snap: str, where: Location, name: str, layout: Layout) -> None:
+        """Clone ``image@snap`` (clone format 2) to a new image. An existing one raises ``AlreadyExists``."""
+        what = f"cloning {parent}/{image}@{snap} to {where}/{name}"
+        with self._connection.ioctx(where, what) as child_ioctx, self._connection.ioctx(parent, what) as parent_ioctx:
+            arguments = {**layout.arguments(), **self._clone_format}
+            self._rbd.clone(parent_ioctx, image, snap, child_ioctx, name, **arguments)
+        features = ", ".join(feature_names(layout.features)) if layout.features else "default"
+        self._log.info("rbd: clone %s/%s@%s %s/%s (features: [%s])", parent, image, snap, where, name, features)
+
+    def cut(self, where: Location, image: str, snap: str) -> None:
+        """Snapshot an image; a snapshot of that name that is there already is no error."""
+        with self._connection.ioctx(where, f"snapshotting {where}/{image}") as ioctx, rbd.Image(ioctx, image) as handle:
+            try:
+                handle.create_snap(snap)
+            except rbd.ImageExists:
+                return
+        self._log.info("rbd: snap create %s/%s@%s", where, image, snap)
+
+    def drop(self, where: Location, image_id: str, snap: str) -> None:
+        """Remove a snapshot of an image, in the trash or not; an absent one is no error.
+
+        With a linked clone it moves to librbd's trash namespace and goes when its last clone does.
+        """
+        with self._connection.ioctx(where, f"removing snapshot {snap} in {where}") as ioctx:
+            try:
+                with rbd.Image(ioctx, image_id=image_id) as handle:
+                    handle.remove_snap(snap)
+            except rbd.ImageNotFound:
+                return
+        self._log.info("rbd: snap rm %s@%s (image id %s)", where, snap, image_id)
+
+    def resize(self, where: Location, name: str, size: int) -> None:
+        """Grow an image to ``size`` bytes."""
+        with self._connection.ioctx(where, f"resizing {where}/{name}") as ioctx, rbd.Image(ioctx, name) as image:
+            image.resize(size, False)
+        self._log.info("rbd: resize %s/%s to %d", where, name, size)
+
+    def remove(self, where: Location, name: str) -> None:
+        """Remove an image that was never finished; its remains in the directory go too."""
+        with self._connection.ioctx(where, f"removing {where}/{name}") as ioctx:
+            try:
+                self._rbd.remove(ioctx, name)
+            except rbd.ImageNotFound:
+                return
+        self._log.info("rbd: remove unfinished %s/%s", where, name)
+
+    def trash(self, where: Location, name: str) -> None:
+        """Move an image to the trash; one that is not there (any more) is no error."""
+        with self._connection.ioctx(where, f"moving {where}/{name} to the trash") as ioctx:
+            try:
+                self._rbd.trash_move(ioctx, name, 0)
+            except rbd.ImageNotFound:
+                return
+        self._log.info("rbd: trash move %s/%s", where, name)
+
+    def remove_trashed(self, where: Location, image_id: str) -> None:
+        """Remove an image from the trash with all its data; one that is gone is no error."""
+        with self._connection.ioctx(where, f"removing image id {image_id} from the trash of {where}") as ioctx:
+            try:
+                # No progress callback: Python callbacks from librbd can crash the mgr (FACTS 15).
+                self._rbd.trash_remove(ioctx, image_id, force=True)
+            except rbd.ImageNotFound:
+                return
+        self._log.info("rbd: trash remove %s/%s", where, image_id)
+
+    # -- pools and namespaces ------------------------------------------------------------------------------------
+
+    def namespace_exists(self, where: Location) -> bool:
+        """Tell whether the RADOS namespace is one that ``rbd namespace create`` made."""
+        if not where.namespace:
+            return True
+        root = Location(where.pool_id, where.pool)
+        with self._connection.ioctx(root, f"reading the namespaces of {where.pool}") as ioctx:
+            return bool(self._rbd.namespace_exists(ioctx, where.namespace))
+
+    def namespaces(self, pool_id: int, pool: str) -> list[str]:
+        """Return the names of the pool's namespaces, without the default one."""
+        with self._connection.ioctx(Location(pool_id, pool), f"reading the namespaces of {pool}") as ioctx:
+            return [str(name) for name in self._rbd.namespace_list(ioctx)]
+
+    # -- inner ---------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _id_of(ioctx: rados.Ioctx, name: str) -> str | None:
+        try:
+            return decode_string(ioctx.read(f"rbd_id.{name}", 1024))
+        except rados.ObjectNotFound:
+            return None
+
+    @staticmethod
+    def _load(ioctx: rados.Ioctx, name: str, image_id: str, trashed: bool) -> Image | None:
+        values = omap.get_all(ioctx, f"rbd_header.{image_id}")
+        return decode_image(name, image_id, values, trashed) if values else None
+
+
+def _parse_features(text: str) -> int:
+    """Parse ``rbd_default_features``: a number or comma-separated names."""
+    if text.isdigit():
+        return int(text)
+    return sum(FEATURE_BITS.get(name.strip(), 0) for name in text.split(","))

@@ -1,0 +1,83 @@
+"""The journal of DESIGN section 1: directory objects and one object per volume and snapshot, byte for byte.
+
+Every effect writes one INFO line in the manner of the source note's driver log, so that the mgr log tells the story.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from ..model.names import Kind
+from ..model.observed import Entry, Location
+from . import omap
+from .connection import Connection
+
+
+def place(where: Location, oid: str) -> str:
+    """Name an object in log lines the way the source note's driver does."""
+    return f'(pool="{where.pool}", namespace="{where.namespace}", name="{oid}")'
+
+
+class Journal:
+    """Reads and writes the journal of one instance (``default`` unless the option says otherwise)."""
+
+    def __init__(self, connection: Connection, log: logging.Logger, instance: str = "default") -> None:
+        self._connection = connection
+        self._log = log
+        self.instance = instance
+
+    def lookup(self, where: Location, kind: Kind, name: str) -> str | None:
+        """Return the uuid reserved under a request name: one keyed read, whatever the directory's size."""
+        key = kind.key(name)
+        with self._connection.ioctx(where, f"looking up {kind.value} {name!r} in {where}") as ioctx:
+            found = omap.get_keys(ioctx, kind.directory(self.instance), [key]) or {}
+        return _text(found[key]) if key in found else None
+
+    def names(self, where: Location, kind: Kind, after: str, limit: int) -> list[tuple[str, str]]:
+        """Return up to ``limit`` (request name, uuid) that follow the name ``after``, in the order of names."""
+        with self._connection.ioctx(where, f"listing {kind.value}s in {where}") as ioctx:
+            page = omap.get_page(ioctx, kind.directory(self.instance), kind.key(after), kind.key(""), limit)
+        return [(kind.request_name(key) or "", _text(value)) for key, value in page or []]
+
+    def entry(self, where: Location, kind: Kind, uuid: str) -> Entry | None:
+        """Read a journal object with every key it holds; None when it does not exist."""
+        with self._connection.ioctx(where, f"reading {kind.object(uuid)} in {where}") as ioctx:
+            values = omap.get_all(ioctx, kind.object(uuid))
+        return None if values is None else Entry(kind, uuid, {key: _text(value) for key, value in values.items()})
+
+    def reserve(self, where: Location, kind: Kind, name: str, uuid: str) -> bool:
+        """Insert the directory key only if it is absent, atomically; False when somebody else has the name."""
+        oid, key = kind.directory(self.instance), kind.key(name)
+        with self._connection.ioctx(where, f"reserving {kind.value} {name!r} in {where}") as ioctx:
+            won = omap.insert_new(ioctx, oid, key, uuid.encode())
+        if won:
+            self._log.info("set omap keys %s: map[%s:%s]", place(where, oid), key, uuid)
+        return won
+
+    def write(self, where: Location, kind: Kind, uuid: str, values: Mapping[str, str]) -> None:
+        """Create the journal object or add keys to it; keys that it has besides are left alone."""
+        oid = kind.object(uuid)
+        with self._connection.ioctx(where, f"writing {oid} in {where}") as ioctx:
+            omap.set_values(ioctx, oid, {key: value.encode() for key, value in values.items()})
+        shown = " ".join(f"{key}:{value}" for key, value in sorted(values.items()))
+        self._log.info("set omap keys %s: map[%s]", place(where, oid), shown)
+
+    def remove_entry(self, where: Location, kind: Kind, uuid: str) -> None:
+        """Remove the journal object; an absent one is no error."""
+        oid = kind.object(uuid)
+        with self._connection.ioctx(where, f"removing {oid} in {where}") as ioctx:
+            if omap.remove_object(ioctx, oid):
+                self._log.info("removed object %s", place(where, oid))
+
+    def release(self, where: Location, kind: Kind, name: str, uuid: str) -> None:
+        """Remove the directory key if it still leads to ``uuid``; a name that was given anew is left alone."""
+        oid, key = kind.directory(self.instance), kind.key(name)
+        with self._connection.ioctx(where, f"releasing {kind.value} {name!r} in {where}") as ioctx:
+            if omap.remove_if(ioctx, oid, key, uuid):
+                self._log.info("removed omap keys %s: [%s]", place(where, oid), key)
+
+
+def _text(value: bytes) -> str:
+    """Decode a journal value; what others wrote is shown, never rejected."""
+    return value.decode("utf-8", "replace")

@@ -1,0 +1,124 @@
+"""Keyed omap access: the few librados calls that the journal, the intents and the header reader are made of."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Mapping
+
+import rados
+
+#: An absent key compares equal to the empty value (FACTS 8).
+CMP_EQUAL = rados.LIBRADOS_CMPXATTR_OP_EQ
+#: Pairs a read; the OSD gives at most 1024 (osd_max_omap_entries_per_request).
+_PAGE = 1000
+
+
+def get_keys(ioctx: rados.Ioctx, oid: str, keys: Iterable[str]) -> dict[str, bytes] | None:
+    """Read the named keys; absent ones are left out. None when the object does not exist."""
+    with rados.ReadOpCtx() as op:
+        found, _ = ioctx.get_omap_vals_by_keys(op, tuple(keys))
+        if not _operate(ioctx, op, oid):
+            return None
+        return dict(found)
+
+
+def get_page(ioctx: rados.Ioctx, oid: str, after: str, prefix: str, limit: int) -> list[tuple[str, bytes]] | None:
+    """Read up to ``limit`` pairs with the prefix that follow ``after``, in key order. None without the object."""
+    with rados.ReadOpCtx() as op:
+        found, _ = ioctx.get_omap_vals(op, after, prefix, limit)
+        if not _operate(ioctx, op, oid):
+            return None
+        return list(found)
+
+
+def get_all(ioctx: rados.Ioctx, oid: str) -> dict[str, bytes] | None:
+    """Read every pair of a small object, page by page. None when the object does not exist."""
+    pairs: dict[str, bytes] = {}
+    after = ""
+    while True:
+        page = get_page(ioctx, oid, after, "", _PAGE)
+        if page is None:
+            return pairs if after else None
+        pairs.update(page)
+        if len(page) < _PAGE:
+            return pairs
+        after = page[-1][0]
+
+
+def insert_new(ioctx: rados.Ioctx, oid: str, key: str, value: bytes) -> bool:
+    """Insert a pair only if the key is absent, in one atomic operation (FACTS 8); False when the key is there."""
+    return _guarded(ioctx, oid, key, "", {key: value})
+
+
+def replace(ioctx: rados.Ioctx, oid: str, key: str, old: str, new: bytes) -> bool:
+    """Set a pair only if its present value is ``old``; False when it is not."""
+    return _guarded(ioctx, oid, key, old, {key: new})
+
+
+def remove_if(ioctx: rados.Ioctx, oid: str, key: str, value: str) -> bool:
+    """Remove a key only if its value is ``value``; False when it is absent or another."""
+    with rados.WriteOpCtx() as op:
+        op.omap_cmp(key, value, CMP_EQUAL)
+        ioctx.remove_omap_keys(op, (key,))
+        return _attempt(ioctx, op, oid)
+
+
+def set_values(ioctx: rados.Ioctx, oid: str, values: Mapping[str, bytes]) -> None:
+    """Set pairs, creating the object if need be, in one operation."""
+    with rados.WriteOpCtx() as op:
+        op.new(rados.LIBRADOS_CREATE_IDEMPOTENT)
+        ioctx.set_omap(op, tuple(values), tuple(values.values()))
+        ioctx.operate_write_op(op, oid)
+
+
+def set_existing(ioctx: rados.Ioctx, oid: str, guard: str, old: str, values: Mapping[str, bytes]) -> bool:
+    """Set pairs only if ``guard`` still has the value ``old``; False when not, or when the object is gone."""
+    with rados.WriteOpCtx() as op:
+        op.omap_cmp(guard, old, CMP_EQUAL)
+        ioctx.set_omap(op, tuple(values), tuple(values.values()))
+        return _attempt(ioctx, op, oid)
+
+
+def remove_keys(ioctx: rados.Ioctx, oid: str, keys: Iterable[str]) -> None:
+    """Remove keys; absent keys and an absent object are no error."""
+    with rados.WriteOpCtx() as op:
+        ioctx.remove_omap_keys(op, tuple(keys))
+        _attempt(ioctx, op, oid)
+
+
+def _guarded(ioctx: rados.Ioctx, oid: str, key: str, old: str, values: Mapping[str, bytes]) -> bool:
+    with rados.WriteOpCtx() as op:
+        op.new(rados.LIBRADOS_CREATE_IDEMPOTENT)
+        op.omap_cmp(key, old, CMP_EQUAL)
+        ioctx.set_omap(op, tuple(values), tuple(values.values()))
+        return _attempt(ioctx, op, oid)
+
+
+def _attempt(ioctx: rados.Ioctx, op: rados.WriteOp, oid: str) -> bool:
+    try:
+        ioctx.operate_write_op(op, oid)
+    except rados.ObjectNotFound:
+        return False
+    except rados.Error as error:
+        # A failed comparison; the OSD answers it with ECANCELED.
+        if getattr(error, "errno", None) == errno.ECANCELED:
+            return False
+        raise
+    return True
+
+
+def _operate(ioctx: rados.Ioctx, op: rados.ReadOp, oid: str) -> bool:
+    try:
+        ioctx.operate_read_op(op, oid)
+    except rados.ObjectNotFound:
+        return False
+    return True
+
+
+def remove_object(ioctx: rados.Ioctx, oid: str) -> bool:
+    """Remove an object; False when there was none."""
+    try:
+        ioctx.remove_object(oid)
+    except rados.ObjectNotFound:
+        return False
+    return True

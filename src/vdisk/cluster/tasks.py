@@ -1,0 +1,64 @@
+"""rbd_support's task queue, reached with vdisk's own key (FACTS 4)."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+
+from ..model.errors import Internal, NotFound
+from ..model.observed import Location
+from .connection import Connection, mgr_command
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task as ``ceph rbd task list`` shows it."""
+
+    id: str
+    action: str
+    pool: str
+    namespace: str
+    image_id: str
+    message: str
+    retry_message: str | None
+
+
+class TaskQueue:
+    """Adds removals to rbd_support's durable queue. Adding one that is there answers with the one that is there."""
+
+    def __init__(self, connection: Connection, log: logging.Logger) -> None:
+        self._connection = connection
+        self._log = log
+
+    def add_trash_remove(self, where: Location, image_id: str) -> str | None:
+        """Queue the removal of a trashed image; returns the task id, None when the image is gone already."""
+        spec = f"{where}/{image_id}"
+        try:
+            out = mgr_command(self._connection, {"prefix": "rbd task add trash remove", "image_id_spec": spec})
+        except NotFound:
+            return None
+        try:
+            task_id = str(json.loads(out)["id"])
+        except (ValueError, LookupError, TypeError):
+            raise Internal(f"rbd_support answered 'rbd task add trash remove {spec}' in an unknown form") from None
+        self._log.info("rbd task add trash remove %s: task %s", spec, task_id)
+        return task_id
+
+    def list(self) -> list[Task]:
+        """Return every queued task."""
+        tasks = []
+        for item in json.loads(mgr_command(self._connection, {"prefix": "rbd task list", "format": "json"}) or "[]"):
+            refs = item.get("refs", {})
+            tasks.append(
+                Task(
+                    id=str(item["id"]),
+                    action=str(refs.get("action", "")),
+                    pool=str(refs.get("pool_name", "")),
+                    namespace=str(refs.get("pool_namespace", "")),
+                    image_id=str(refs.get("image_id", "")),
+                    message=str(item.get("message", "")),
+                    retry_message=item.get("retry_message"),
+                )
+            )
+        return tasks
