@@ -1,0 +1,112 @@
+"""What every operation has in common: the request, what it may observe, and the plan it makes of that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from ..model.names import Kind
+from ..model.observed import Entry, Image, Location, Watcher
+from .steps import Step
+
+
+class View(Protocol):
+    """What operations may read of the cluster."""
+
+    def lookup(self, where: Location, kind: Kind, name: str) -> str | None:
+        """Return the uuid reserved under a request name."""
+
+    def entry(self, where: Location, kind: Kind, uuid: str) -> Entry | None:
+        """Return a journal object."""
+
+    def find(self, where: Location, name: str) -> Image | None:
+        """Return an image outside of the trash."""
+
+    def find_id(self, where: Location, image_id: str) -> Image | None:
+        """Return an image by id, in the trash or not."""
+
+    def partial(self, where: Location, name: str) -> bool:
+        """Tell whether an image is there in name only."""
+
+    def watchers(self, where: Location, image_id: str) -> tuple[Watcher, ...]:
+        """Return who has an image open."""
+
+    def default_features(self) -> int:
+        """Return the feature bits that librbd gives a new image."""
+
+    def pool_id(self, pool: str) -> int | None:
+        """Return a pool's id."""
+
+
+@dataclass(frozen=True)
+class Lock:
+    """Something an operation needs for itself (or together with others that only read it): operations queue for it.
+
+    It is given back when the operation has answered, or with ``to_the_end`` when its background part is over too.
+    """
+
+    key: str
+    shared: bool = False
+    to_the_end: bool = False
+
+
+def name_lock(where: Location, kind: Kind, name: str) -> Lock:
+    """The lock of a request name."""
+    return Lock(f"{where.pool_id}/{where.namespace}/{kind.value}/{name}")
+
+
+def image_lock(where: Location, image: str, shared: bool = False, to_the_end: bool = False) -> Lock:
+    """The lock of an image."""
+    return Lock(f"{where.pool_id}/{where.namespace}/image/{image}", shared, to_the_end)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps that lead from what was observed to what is wanted.
+
+    ``request`` is the request with what observing settled (a reservation that was taken over, the id of an image that
+    is about to lose its name): it is what the durable intent holds, so that planning again needs nothing else.
+    """
+
+    request: Request
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is wanted. Immutable, made of plain data, and all that a durable intent needs to remember.
+
+    ``uuid`` names the volume or snapshot. For one that is to be created it is proposed by the caller and new, so an
+    existing reservation with this very uuid was made by this very request before it was interrupted.
+    """
+
+    kind: ClassVar[str]
+    target: ClassVar[Kind]
+    creates: ClassVar[bool] = False
+    removes: ClassVar[bool] = False
+
+    where: Location
+    name: str
+    uuid: str
+
+    def locks(self) -> Sequence[Lock]:
+        """What the operation queues for."""
+        raise NotImplementedError
+
+    def same(self, other: Request) -> bool:
+        """Tell whether ``other`` asks for the same thing, so that one operation can serve both."""
+        raise NotImplementedError
+
+    def plan(self, view: View) -> Plan:
+        """Observe and return the plan; raises a ``VdiskError`` when the request cannot be granted."""
+        raise NotImplementedError
+
+    def undo(self, view: View) -> tuple[Step, ...]:
+        """Return the steps that remove what an unfinished request left; empty when there is nothing to undo."""
+        return ()
+
+    @property
+    def image(self) -> str:
+        """Name of the image that the request is about."""
+        return self.target.image(self.uuid)

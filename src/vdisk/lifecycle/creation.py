@@ -1,0 +1,112 @@
+"""What the four creating operations share: reservation, completeness, conflicts, and undoing.
+
+A creation reserves the name (directory key, then journal object), makes the image, and stores ``csi.imageid``. A
+stored id means that the image is complete. Without one, an image under a uuid that this very request proposed is its
+own unfinished work and is made anew; an image under anyone else's uuid is somebody's data and is never touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from ..model.errors import AlreadyExists, Internal
+from ..model.names import IMAGE_NAME_KEY, SOURCE_KEY
+from ..model.observed import Entry, Image
+from .base import Request, View
+from .steps import ReleaseName, RemoveEntry, RemoveUnfinished, ReserveName, Step, StoreImageId, WriteEntry
+
+R = TypeVar("R", bound=Request)
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """What exists under a request's name. ``own`` tells that this very request made the reservation."""
+
+    uuid: str | None
+    own: bool
+    entry: Entry | None
+    image: Image | None
+    partial: bool
+
+    @property
+    def complete(self) -> bool:
+        """The image exists and its id was stored after everything else."""
+        return self.entry is not None and self.entry.image_id is not None and self.image is not None
+
+
+def reservation(request: R, view: View) -> tuple[R, Reservation]:
+    """Observe the request's name; a reservation that has no image yet is taken over.
+
+    Returns the request (with the uuid that it goes on with) and what was found.
+    """
+    uuid = view.lookup(request.where, request.target, request.name)
+    if uuid is None:
+        return request, Reservation(None, True, None, None, False)
+    own = uuid == request.uuid
+    entry = view.entry(request.where, request.target, uuid)
+    image_name = entry.image if entry is not None else request.target.image(uuid)
+    image = view.find(request.where, image_name)
+    partial = image is None and view.partial(request.where, image_name)
+    what = f"{request.target.value} {request.name!r} in {request.where}"
+    if entry is not None and entry.name is not None and entry.name != request.name:
+        raise Internal(f"{what}: the journal leads to {uuid}, which belongs to the name {entry.name!r}", uuid=uuid)
+    if entry is not None and entry.image_id is not None and image is None:
+        raise Internal(
+            f"{what}: the journal names image {image_name}, which does not exist; "
+            f"remove the {request.target.value} before creating it again",
+            uuid=uuid,
+        )
+    if not own and image is None and not partial:
+        # A reservation whose owner never came to make the image: go on where it stopped, under its uuid.
+        own = True
+    return replace(request, uuid=uuid), Reservation(uuid, own, entry, image, partial)
+
+
+def refuse_unfinished(request: Request, found: Reservation) -> None:
+    """Refuse to build on an image that somebody else began and that no one can prove complete."""
+    if not found.own and not found.complete and (found.image is not None or found.partial):
+        raise AlreadyExists(
+            f"{request.target.value} {request.name!r} in {request.where} exists as {found.uuid}, "
+            "but its creation was never finished; remove it before creating it again",
+            uuid=found.uuid,
+        )
+
+
+def journal_steps(request: Request, found: Reservation, source: str | None = None) -> list[Step]:
+    """Steps that reserve the name and write the journal object, as far as they are missing."""
+    values = {IMAGE_NAME_KEY: request.image, request.target.name_key: request.name}
+    if source is not None:
+        values[SOURCE_KEY] = source
+    steps: list[Step] = []
+    if found.uuid is None:
+        steps.append(ReserveName(request.where, request.target, request.name, request.uuid))
+    if found.entry is None or any(found.entry.values.get(key) != value for key, value in values.items()):
+        steps.append(WriteEntry(request.where, request.target, request.uuid, tuple(sorted(values.items()))))
+    return steps
+
+
+def image_steps(request: Request, found: Reservation, making: Sequence[Step]) -> list[Step]:
+    """Steps that make the image (``making``) and declare it complete, removing an unfinished try first."""
+    steps: list[Step] = []
+    if found.image is not None or found.partial:
+        steps.append(RemoveUnfinished(request.where, request.image))
+    return [*steps, *making, StoreImageId(request.where, request.target, request.uuid, request.image)]
+
+
+def undo_creation(request: Request, view: View) -> list[Step]:
+    """Steps that make a creation that failed as if it had never been asked for; none once it is complete."""
+    if view.lookup(request.where, request.target, request.name) != request.uuid:
+        return []
+    entry = view.entry(request.where, request.target, request.uuid)
+    if entry is not None and entry.image_id is not None:
+        return []
+    steps: list[Step] = []
+    if view.find(request.where, request.image) is not None or view.partial(request.where, request.image):
+        steps.append(RemoveUnfinished(request.where, request.image))
+    return [
+        *steps,
+        RemoveEntry(request.where, request.target, request.uuid),
+        ReleaseName(request.where, request.target, request.name, request.uuid),
+    ]

@@ -1,0 +1,45 @@
+"""Requests by kind, and their form in durable intents."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from ..model.layout import Layout
+from ..model.observed import Location
+from .base import Request
+from .removal import RemoveSnapshot, RemoveVolume
+from .snap_create import CreateSnapshot
+from .volume_clone import CloneVolume
+from .volume_create import CreateVolume
+from .volume_resize import ResizeVolume
+from .volume_restore import RestoreVolume
+
+REQUESTS: Mapping[str, type[Request]] = {
+    cls.kind: cls
+    for cls in (CreateVolume, RestoreVolume, CloneVolume, ResizeVolume, RemoveVolume, CreateSnapshot, RemoveSnapshot)
+}
+#: Fields that are objects of their own in the JSON form, by field name.
+_NESTED: Mapping[str, type[Any]] = {
+    "where": Location,
+    "snap_where": Location,
+    "source_where": Location,
+    "layout": Layout,
+}
+
+
+def request_to_dict(request: Request) -> dict[str, Any]:
+    """Return the JSON-ready form of a request."""
+    return dataclasses.asdict(request)
+
+
+def request_from_dict(kind: str, data: Mapping[str, Any]) -> Request:
+    """Rebuild a request; raises ``ValueError`` for a kind or fields that this version does not know."""
+    cls = REQUESTS.get(kind)
+    if cls is None:
+        raise ValueError(f"unknown kind of operation {kind!r}")
+    try:
+        return cls(**{key: _NESTED[key](**value) if key in _NESTED else value for key, value in data.items()})
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"fields of {kind!r}: {error}") from error

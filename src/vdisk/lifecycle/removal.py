@@ -1,0 +1,153 @@
+"""Delete a volume or a snapshot: trash, journal, answer; then its snapshot and its space in the background.
+
+The image goes to the trash before the journal forgets it, so that no crash can leave an image that nothing leads to:
+until the answer the journal has it, from the trash move on the durable intent has its id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from ..model.errors import HasDependents, Internal, InUse, NotFound
+from ..model.names import Kind, temp_image
+from ..model.observed import Entry, Image
+from .base import Lock, Plan, Request, View, image_lock, name_lock
+from .steps import (
+    Answer,
+    AwaitChildren,
+    DropSnapshot,
+    QueueRemoval,
+    ReleaseName,
+    RemoveEntry,
+    RemoveUnfinished,
+    Step,
+    TrashImage,
+)
+
+
+@dataclass(frozen=True)
+class Removal(Request):
+    """What the removals of volumes and snapshots share.
+
+    ``image_id`` and ``temp_id`` are settled by the first plan; empty means that there is no such image.
+    """
+
+    removes: ClassVar[bool] = True
+
+    image_id: str = ""
+    temp_id: str = ""
+
+    def locks(self) -> Sequence[Lock]:
+        """The name and the image, until the answer: what goes on afterwards concerns nobody else."""
+        locks = [image_lock(self.where, self.image)]
+        if self.name:
+            locks.append(name_lock(self.where, self.target, self.name))
+        return locks
+
+    def same(self, other: Request) -> bool:
+        """Same volume or snapshot."""
+        return type(other) is type(self) and (self.where, self.uuid) == (other.where, other.uuid)
+
+    def undo(self, view: View) -> tuple[Step, ...]:
+        """Let a removal that never got as far as the trash be forgotten; one that did has to go on."""
+        image = view.find_id(self.where, self.image_id) if self.image_id else None
+        if image is not None and image.trashed:
+            raise Internal(f"{self.target.value} {self.name or self.uuid!r} in {self.where} is in the trash already")
+        temp = view.find_id(self.where, self.temp_id) if self.temp_id else None
+        return (QueueRemoval(self.where, temp.id),) if temp is not None and temp.trashed else ()
+
+    def _remove(self, view: View, entry: Entry | None, extra: Sequence[Step], seal: str | None) -> Plan:
+        """Plan the removal. ``extra`` cleans up beside the image, ``seal`` names its own snapshot."""
+        image_name = entry.image if entry is not None else self.image
+        image = self._observe(view, image_name)
+        reserved = bool(self.name) and view.lookup(self.where, self.target, self.name) == self.uuid
+        if image is None and entry is None and not reserved and not self.image_id and not self.temp_id:
+            raise NotFound(f"{self.target.value} {self.name or self.uuid!r} does not exist in {self.where}")
+        request = self if image is None else replace(self, image_id=image.id)
+        steps: list[Step] = [*extra]
+        if image is None and entry is not None and view.partial(self.where, image_name):
+            steps.append(RemoveUnfinished(self.where, image_name))
+        if image is not None and not image.trashed:
+            self._check_free(view, image, seal)
+            steps.append(TrashImage(self.where, image.name))
+        if entry is not None:
+            steps.append(RemoveEntry(self.where, self.target, self.uuid))
+        if reserved:
+            steps.append(ReleaseName(self.where, self.target, self.name, self.uuid))
+        steps.append(Answer(self.where))
+        if image is not None:
+            if seal is not None and image.snap(seal) is not None:
+                steps.append(DropSnapshot(self.where, image.id, seal))
+            steps += [AwaitChildren(self.where, image.id), QueueRemoval(self.where, image.id)]
+        return Plan(request, tuple(steps))
+
+    def _observe(self, view: View, image_name: str) -> Image | None:
+        """Find the image by name, or by the id that an earlier plan settled once it is in the trash."""
+        image = view.find(self.where, image_name)
+        if image is not None and self.image_id and image.id != self.image_id:
+            image = None  # the name was given to another image since
+        if image is None and self.image_id:
+            image = view.find_id(self.where, self.image_id)
+        return image
+
+    def _check_free(self, view: View, image: Image, seal: str | None) -> None:
+        """Raise when somebody has the image open or keeps snapshots on it that are not vdisk's."""
+        what = f"{self.target.value} {self.name or self.uuid!r} in {self.where}"
+        snaps = [snap.name for snap in image.snaps if snap.user and snap.name != seal]
+        if snaps:
+            raise HasDependents(
+                f"{what} has snapshots that were not made by vdisk: {', '.join(snaps)}; remove them first",
+                dependents=snaps,
+            )
+        watchers = [watcher for watcher in view.watchers(self.where, image.id) if not watcher.mgr]
+        if watchers:
+            raise InUse(
+                f"{what} is in use by {', '.join(f'{w.address} (client.{w.client})' for w in watchers)}",
+                watchers=[watcher.to_dict() for watcher in watchers],
+            )
+
+
+@dataclass(frozen=True)
+class RemoveVolume(Removal):
+    """No such volume, and no left-over ``<image>-temp`` either."""
+
+    kind: ClassVar[str] = "volume rm"
+    target: ClassVar[Kind] = Kind.VOLUME
+
+    def plan(self, view: View) -> Plan:
+        """Temp image, image, journal; answer; wait for clones, queue the removals, a clone before its parent."""
+        entry = view.entry(self.where, self.target, self.uuid)
+        temp_name = temp_image(entry.image if entry is not None else self.image)
+        temp = view.find(self.where, temp_name)
+        if temp is None and self.temp_id:
+            temp = view.find_id(self.where, self.temp_id)
+        if temp is None:
+            return self._remove(view, entry, [], None)
+        before = [] if temp.trashed else [TrashImage(self.where, temp.name)]
+        plan = replace(self, temp_id=temp.id)._remove(view, entry, before, None)
+        assert isinstance(plan.request, RemoveVolume)
+        temp_steps = (AwaitChildren(self.where, temp.id), QueueRemoval(self.where, temp.id))
+        if temp.parent is not None and temp.parent.image_id == plan.request.image_id:
+            answered = plan.steps.index(Answer(self.where)) + 1
+            return Plan(plan.request, (*plan.steps[:answered], *temp_steps, *plan.steps[answered:]))
+        return Plan(plan.request, (*plan.steps, *temp_steps))
+
+
+@dataclass(frozen=True)
+class RemoveSnapshot(Removal):
+    """No such snapshot; volumes restored from it stay."""
+
+    kind: ClassVar[str] = "snap rm"
+    target: ClassVar[Kind] = Kind.SNAPSHOT
+
+    def plan(self, view: View) -> Plan:
+        """A left-over cut, image, journal; answer; drop the seal, wait for clones, queue the removal."""
+        entry = view.entry(self.where, self.target, self.uuid)
+        extra: list[Step] = []
+        if entry is not None and entry.source is not None:
+            source = view.find(self.where, entry.source)
+            if source is not None and source.snap(entry.image) is not None:
+                extra.append(DropSnapshot(self.where, source.id, entry.image))
+        return self._remove(view, entry, extra, entry.image if entry is not None else self.image)

@@ -1,0 +1,223 @@
+"""The steps that plans are made of. Each is plain data and idempotent; ``engine.executor`` carries them out.
+
+Names of images are names outside of the trash, ids hold in the trash too. Every step says where it acts.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ..model.layout import Layout
+from ..model.names import Kind
+from ..model.observed import Location
+
+
+@dataclass(frozen=True)
+class Step:
+    """Base of all steps."""
+
+    where: Location
+
+    @property
+    def name(self) -> str:
+        """The step's stable name, such as ``reserve-name``, for ``op info``, ``--dry-run`` and failpoints."""
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", type(self).__name__).lower()
+
+    def describe(self) -> str:
+        """One line for a person."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class ReserveName(Step):
+    """Insert the directory key only if it is absent. Somebody else's uuid there means planning anew."""
+
+    kind: Kind
+    request_name: str
+    uuid: str
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"reserve {self.kind.value} name {self.request_name} for {self.uuid} in {self.where}"
+
+
+@dataclass(frozen=True)
+class WriteEntry(Step):
+    """Create the journal object with its keys."""
+
+    kind: Kind
+    uuid: str
+    values: tuple[tuple[str, str], ...]
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"write {self.kind.object(self.uuid)} in {self.where}: " + ", ".join(
+            f"{key}={value}" for key, value in self.values
+        )
+
+
+@dataclass(frozen=True)
+class CreateImage(Step):
+    """Create an empty image."""
+
+    image: str
+    size: int
+    layout: Layout
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"create image {self.where}/{self.image} of {self.size} bytes"
+
+
+@dataclass(frozen=True)
+class CutSnapshot(Step):
+    """Snapshot the source of a clone under the clone's name; it goes again once the clone is linked."""
+
+    image: str
+    snap: str
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"snapshot {self.where}/{self.image}@{self.snap}"
+
+
+@dataclass(frozen=True)
+class CloneImage(Step):
+    """Clone ``parent/image@snap`` (clone format 2) to ``where/child``."""
+
+    parent: Location
+    image: str
+    snap: str
+    child: str
+    layout: Layout
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"clone {self.parent}/{self.image}@{self.snap} to {self.where}/{self.child}"
+
+
+@dataclass(frozen=True)
+class GrowImage(Step):
+    """Grow an image to ``size`` bytes."""
+
+    image: str
+    size: int
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"grow {self.where}/{self.image} to {self.size} bytes"
+
+
+@dataclass(frozen=True)
+class StoreImageId(Step):
+    """Store ``csi.imageid``: from here on the image counts as complete."""
+
+    kind: Kind
+    uuid: str
+    image: str
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"store the id of image {self.where}/{self.image} in {self.kind.object(self.uuid)}"
+
+
+@dataclass(frozen=True)
+class DropSnapshot(Step):
+    """Remove a snapshot of the image with that id, in the trash or not; with linked clones it goes when they do."""
+
+    image_id: str
+    snap: str
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"remove snapshot {self.snap} of image id {self.image_id} in {self.where}"
+
+
+@dataclass(frozen=True)
+class Seal(Step):
+    """Snapshot the clone under its own name: what restores are made from, and what remains."""
+
+    image: str
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"seal {self.where}/{self.image} with a snapshot of the same name"
+
+
+@dataclass(frozen=True)
+class RemoveUnfinished(Step):
+    """Remove an image whose creation this very operation began and never finished."""
+
+    image: str
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"remove unfinished image {self.where}/{self.image}"
+
+
+@dataclass(frozen=True)
+class TrashImage(Step):
+    """Move an image to the trash."""
+
+    image: str
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"move {self.where}/{self.image} to the trash"
+
+
+@dataclass(frozen=True)
+class RemoveEntry(Step):
+    """Remove the journal object."""
+
+    kind: Kind
+    uuid: str
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"remove {self.kind.object(self.uuid)} from {self.where}"
+
+
+@dataclass(frozen=True)
+class ReleaseName(Step):
+    """Remove the directory key if it still leads to this uuid."""
+
+    kind: Kind
+    request_name: str
+    uuid: str
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"release {self.kind.value} name {self.request_name} in {self.where}"
+
+
+@dataclass(frozen=True)
+class Answer(Step):
+    """From here on the command's answer is true; the rest happens in the background."""
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return "answer; what follows happens in the background"
+
+
+@dataclass(frozen=True)
+class AwaitChildren(Step):
+    """Wait until no clone hangs on the trashed image any more."""
+
+    image_id: str
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"wait until nothing hangs on image id {self.image_id} in the trash of {self.where}"
+
+
+@dataclass(frozen=True)
+class QueueRemoval(Step):
+    """Give the trashed image to rbd_support's task queue, which removes it and its data."""
+
+    image_id: str
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"rbd task add trash remove {self.where}/{self.image_id}"

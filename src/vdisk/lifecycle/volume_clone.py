@@ -1,0 +1,107 @@
+"""Clone a volume to a new volume: snapshot, clone, remove the snapshot. No temporary image (DESIGN section 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ..model.errors import AlreadyExists, NotFound, OutOfRange, Unsupported
+from ..model.layout import Layout
+from ..model.names import Kind
+from ..model.observed import LAYERING, Image, Location
+from .base import Lock, Plan, Request, View, image_lock, name_lock
+from .creation import Reservation, image_steps, journal_steps, refuse_unfinished, reservation, undo_creation
+from .steps import Answer, CloneImage, CutSnapshot, DropSnapshot, GrowImage, Step
+from .volume_restore import check_clone
+
+
+@dataclass(frozen=True)
+class CloneVolume(Request):
+    """A volume with the present content of another; ``size`` in bytes, None for the source's own."""
+
+    kind: ClassVar[str] = "volume clone"
+    target: ClassVar[Kind] = Kind.VOLUME
+    creates: ClassVar[bool] = True
+
+    source_where: Location
+    source_image: str
+    size: int | None
+    layout: Layout
+
+    def locks(self) -> Sequence[Lock]:
+        """The name and the source."""
+        return [name_lock(self.where, self.target, self.name), image_lock(self.source_where, self.source_image)]
+
+    def same(self, other: Request) -> bool:
+        """Same name, source, size and layout."""
+        return (
+            isinstance(other, CloneVolume)
+            and (self.where, self.name, self.size, self.layout) == (other.where, other.name, other.size, other.layout)
+            and (self.source_where, self.source_image) == (other.source_where, other.source_image)
+        )
+
+    def plan(self, view: View) -> Plan:
+        """Reserve, cut, clone, grow, store the id, drop the cut."""
+        request, found = reservation(self, view)
+        source = view.find(self.source_where, self.source_image)
+        if found.complete and found.image is not None:
+            check_clone(
+                self.name,
+                self.where,
+                found.image,
+                source,
+                self.source_where,
+                f"{self.source_where}/{self.source_image}",
+            )
+            if self.size is not None and found.image.size != self.size:
+                raise AlreadyExists(
+                    f"volume {self.name!r} exists in {self.where} with size {found.image.size}, not {self.size}"
+                )
+            return Plan(request, (*drop_cut(self.source_where, source, request.image), Answer(self.where)))
+        refuse_unfinished(request, found)
+        cloneable(self.source_where, self.source_image, source)
+        if source is not None and self.size is not None and self.size < source.size:
+            raise OutOfRange(f"size {self.size} is smaller than the source's {source.size} bytes", minimum=source.size)
+        making = cut_and_clone(request, found, self.source_where, self.source_image, self.layout)
+        if source is not None and self.size is not None and self.size > source.size:
+            making.append(GrowImage(self.where, request.image, self.size))
+        steps = [
+            *drop_cut(self.source_where, source, request.image),
+            *journal_steps(request, found),
+            *image_steps(request, found, making),
+        ]
+        if source is not None:
+            steps.append(DropSnapshot(self.source_where, source.id, request.image))
+        return Plan(request, (*steps, Answer(self.where)))
+
+    def undo(self, view: View) -> tuple[Step, ...]:
+        """Remove the unfinished clone, its cut and the reservation."""
+        steps = undo_creation(self, view)
+        if steps:
+            source = view.find(self.source_where, self.source_image)
+            steps[-2:-2] = drop_cut(self.source_where, source, self.image)
+        return tuple(steps)
+
+
+def cloneable(where: Location, image: str, source: Image | None) -> None:
+    """Raise unless ``source`` exists and can be the parent of a clone."""
+    if source is None:
+        raise NotFound(f"image {where}/{image} does not exist")
+    if not source.features & LAYERING:
+        raise Unsupported(f"image {where}/{image} lacks the layering feature, so it can't be snapshotted into a clone")
+
+
+def cut_and_clone(
+    request: Request, found: Reservation, source_where: Location, source_image: str, layout: Layout
+) -> list[Step]:
+    """Steps that snapshot the source under the new image's name and clone that."""
+    return [
+        CutSnapshot(source_where, source_image, request.image),
+        CloneImage(request.where, source_where, source_image, request.image, request.image, layout),
+    ]
+
+
+def drop_cut(where: Location, source: Image | None, snap: str) -> list[Step]:
+    """Steps that remove a cut that is still on the source, such as one an interrupted try left."""
+    return [DropSnapshot(where, source.id, snap)] if source is not None and source.snap(snap) is not None else []

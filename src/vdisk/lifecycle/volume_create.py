@@ -1,0 +1,67 @@
+"""Create an empty volume."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ..model.errors import AlreadyExists, NotFound
+from ..model.layout import Layout, check_size, layout_differences
+from ..model.names import Kind
+from .base import Lock, Plan, Request, View, name_lock
+from .creation import image_steps, journal_steps, refuse_unfinished, reservation, undo_creation
+from .steps import Answer, CreateImage, Step
+
+
+@dataclass(frozen=True)
+class CreateVolume(Request):
+    """An empty volume of ``size`` bytes."""
+
+    kind: ClassVar[str] = "volume create"
+    target: ClassVar[Kind] = Kind.VOLUME
+    creates: ClassVar[bool] = True
+
+    size: int
+    layout: Layout
+
+    def locks(self) -> Sequence[Lock]:
+        """The name."""
+        return [name_lock(self.where, self.target, self.name)]
+
+    def same(self, other: Request) -> bool:
+        """Same name, size and layout."""
+        return isinstance(other, CreateVolume) and (self.where, self.name, self.size, self.layout) == (
+            other.where,
+            other.name,
+            other.size,
+            other.layout,
+        )
+
+    def plan(self, view: View) -> Plan:
+        """Reserve, create, store the id."""
+        data_pool_id = None if self.layout.data_pool is None else view.pool_id(self.layout.data_pool)
+        if self.layout.data_pool is not None and data_pool_id is None:
+            raise NotFound(f"data pool {self.layout.data_pool!r} does not exist")
+        features = self.layout.features
+        check_size(self.size, self.layout.order, lambda: view.default_features() if features is None else features)
+        request, found = reservation(self, view)
+        if found.complete and found.image is not None:
+            differs = layout_differences(found.image, self.layout, data_pool_id)
+            if found.image.size != self.size:
+                differs.insert(0, f"size {found.image.size}, not {self.size}")
+            if found.image.parent is not None:
+                differs.insert(0, "a clone, not an empty volume")
+            if differs:
+                raise AlreadyExists(
+                    f"volume {self.name!r} exists in {self.where} and differs: {'; '.join(differs)}", differs=differs
+                )
+            return Plan(request, (Answer(self.where),))
+        refuse_unfinished(request, found)
+        making = [CreateImage(self.where, request.image, self.size, self.layout)]
+        steps = [*journal_steps(request, found), *image_steps(request, found, making), Answer(self.where)]
+        return Plan(request, tuple(steps))
+
+    def undo(self, view: View) -> tuple[Step, ...]:
+        """Remove the unfinished image and the reservation."""
+        return tuple(undo_creation(self, view))
