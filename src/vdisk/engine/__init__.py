@@ -1,0 +1,1 @@
+"""Carries operations out: durable intents, queues, workers, waiting, recovery."""

@@ -1,0 +1,467 @@
+"""The engine: takes requests, keeps their order, runs them on workers, and finishes what was begun before a crash."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid as uuids
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from ..lifecycle.base import Request
+from ..lifecycle.steps import Answer, Step
+from ..model.errors import Internal, LostRace, NoSpace, NotFound, NotReady, Throttled, VdiskError
+from ..model.names import Kind
+from ..model.observed import Location
+from .executor import Executor, Waiting
+from .locks import LockTable
+from .operation import Operation, State, StepRecord, operation_from_intent
+from .ports import Cluster
+from .workers import Timer, Workers
+
+_BACKOFF = (0.1, 0.3, 1.0, 2.0, 5.0, 10.0, 30.0)
+_WAITING_BACKOFF = (0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
+_KEEP_FINISHED = 1000
+_KEEP_FINISHED_SECONDS = 3600.0
+#: Seconds that a command with ``--wait 0`` gives its intent to become durable.
+ACCEPT_SECONDS = 2.0
+_REPLANS = 5
+
+
+class _Stopping(Exception):
+    """The module is being stopped; the intent carries the operation over."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the engine may do, read anew each time so that options take effect at once."""
+
+    workers: Callable[[], int]
+    queue_limit: Callable[[], int]
+
+
+@dataclass(frozen=True)
+class UnreadableIntent:
+    """An intent that this version can't read: kept, reported, never guessed at."""
+
+    where: Location
+    id: str
+    reason: str
+
+
+class Engine:
+    """Runs operations. All public methods may be called from any thread; none of them waits for the cluster."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        settings: Settings,
+        log: logging.Logger,
+        *,
+        failpoint: Callable[[str, str], None] | None = None,
+        clock: Callable[[], float] = time.time,
+        new_id: Callable[[], str] = lambda: str(uuids.uuid4()),
+    ) -> None:
+        self._cluster = cluster
+        self._settings = settings
+        self._log = log
+        self._clock = clock
+        self._new_id = new_id
+        self._executor = Executor(cluster, cluster, failpoint)
+        self._workers = Workers("vdisk-worker", settings.workers, log)
+        self._timer = Timer("vdisk-timer", log)
+        self._changed = threading.Condition()
+        self._locks = LockTable()
+        self._live: OrderedDict[str, Operation] = OrderedDict()
+        self._finished: OrderedDict[str, Operation] = OrderedDict()
+        self._loaded: set[tuple[int, str]] = set()
+        self._latest: dict[str, str] = {}
+        self._arriving: dict[tuple[int, str], list[Operation]] = {}
+        self._unreadable: dict[tuple[Location, str], UnreadableIntent] = {}
+        self._stopping = False
+
+    # -- taking requests -----------------------------------------------------------------------------------------
+
+    def submit(self, request: Request) -> Operation:
+        """Take a request, or join the operation that does the same already; ``Throttled`` when too much waits."""
+        with self._changed:
+            if self._stopping:
+                raise NotReady("vdisk is stopping on this mgr; try again")
+            joined = self._same(request)
+            if joined is not None:
+                return joined
+            if len(self._live) >= self._settings.queue_limit():
+                raise Throttled(f"{len(self._live)} operations are queued already; try again later")
+            operation = Operation(self._new_id(), request, self._clock())
+            self._remember(operation)
+            key = (request.where.pool_id, request.where.namespace)
+            if key in self._loaded:
+                self._admit(operation)
+            else:
+                self._arrive(key, request.where, operation)
+            return operation
+
+    def wait(self, operation: Operation, seconds: float) -> bool:
+        """Wait until the operation answered or ended; with 0 only until its intent is durable.
+
+        Returns whether it answered or ended. An operation that could not be accepted raises ``NotReady``.
+        """
+
+        def settled() -> bool:
+            return operation.answered or operation.state.final
+
+        with self._changed:
+            if seconds > 0:
+                self._changed.wait_for(settled, seconds)
+            else:
+                accepted = self._changed.wait_for(lambda: settled() or operation.durable, ACCEPT_SECONDS)
+                if not accepted:
+                    raise NotReady(
+                        f"pool {operation.request.where.pool!r} does not answer; operation {operation.id} is queued "
+                        "but not durable yet, repeat the command"
+                    )
+            return settled()
+
+    # -- looking -------------------------------------------------------------------------------------------------
+
+    def operations(self) -> list[Operation]:
+        """Return operations under way and lately finished, oldest first."""
+        with self._changed:
+            self._expire()
+            return [*self._finished.values(), *self._live.values()]
+
+    def operation(self, op_id: str) -> Operation:
+        """Return one operation; raises ``NotFound``."""
+        with self._changed:
+            found = self._live.get(op_id) or self._finished.get(op_id)
+        if found is None:
+            raise NotFound(f"operation {op_id!r} does not exist or ended more than an hour ago")
+        return found
+
+    def removal_of(self, where: Location, target: Kind, name: str) -> Operation | None:
+        """Return the latest removal of that name that answered, so that repeating it answers the same."""
+        return self._removal(target, lambda request: request.where == where and request.name == name)
+
+    def removal_of_uuid(self, pool_id: int, target: Kind, uuid: str) -> Operation | None:
+        """Return the removal of that uuid that answered, so that repeating it answers the same."""
+        return self._removal(target, lambda request: request.where.pool_id == pool_id and request.uuid == uuid)
+
+    def _removal(self, target: Kind, matches: Callable[[Request], bool]) -> Operation | None:
+        with self._changed:
+            for operation in reversed([*self._finished.values(), *self._live.values()]):
+                request = operation.request
+                if operation.answered and request.target is target and request.removes and matches(request):
+                    return operation
+        return None
+
+    def pending_creation(self, where: Location, target: Kind, name: str) -> Operation | None:
+        """Return the operation that is creating that name and has not answered yet."""
+        with self._changed:
+            for operation in self._live.values():
+                request = operation.request
+                if (
+                    not operation.answered
+                    and request.where == where
+                    and request.target is target
+                    and request.name == name
+                    and request.creates
+                ):
+                    return operation
+        return None
+
+    def unreadable(self) -> list[UnreadableIntent]:
+        """Return the intents that this version could not read."""
+        with self._changed:
+            return list(self._unreadable.values())
+
+    def figures(self) -> dict[str, int]:
+        """Return counts for ``vdisk status``."""
+        with self._changed:
+            states = [operation.state for operation in self._live.values()]
+            queued, running = self._workers.load()
+            return {
+                **{state.value: states.count(state) for state in State if not state.final},
+                "failed": sum(operation.state is State.FAILED for operation in self._finished.values()),
+                "unreadable_intents": len(self._unreadable),
+                "workers_busy": running,
+                "workers_queued": queued,
+            }
+
+    # -- starting and stopping -----------------------------------------------------------------------------------
+
+    def recover(self) -> None:
+        """Load the intents of every RBD pool and namespace in the background and go on with them."""
+        self._workers.submit("recover", self._recover)
+
+    def stop(self, timeout: float = 3.0) -> None:
+        """Stop between steps. What is under way stays in its intents and goes on at the next start."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        self._timer.stop()
+        if not self._workers.stop(timeout):
+            self._log.warning("some operations are still inside a call to the cluster; they are left to their intents")
+
+    def _recover(self) -> None:
+        try:
+            for root in self._cluster.rbd_pools():
+                for namespace in ["", *self._cluster.namespaces(root.pool_id, root.pool)]:
+                    where = Location(root.pool_id, root.pool, namespace)
+                    with self._changed:
+                        key = (where.pool_id, where.namespace)
+                        if key not in self._loaded:
+                            self._arrive(key, where, None)
+        except VdiskError as error:
+            self._log.warning("reading the list of pools failed, trying again: %s", error.message)
+            self._timer.after(_BACKOFF[2], self.recover)
+
+    def _arrive(self, key: tuple[int, str], where: Location, operation: Operation | None) -> None:
+        """Hold an operation back until the intents of its location are loaded. Caller holds the lock."""
+        first = key not in self._arriving
+        arriving = self._arriving.setdefault(key, [])
+        if operation is not None:
+            arriving.append(operation)
+        if first:
+            self._workers.submit(where.pool_id, partial(self._load, key, where, 0))
+
+    def _load(self, key: tuple[int, str], where: Location, attempt: int) -> None:
+        """Load the intents of a location, queue them, and behind them what arrived meanwhile."""
+        try:
+            intents = self._cluster.load_intents(where)
+        except VdiskError as error:
+            if isinstance(error, NotFound):  # the pool or namespace went meanwhile: nothing there to go on with
+                intents = {}
+            else:
+                self._log.warning("reading the intents of %s failed, trying again: %s", where, error.message)
+                retry = partial(self._workers.submit, where.pool_id, partial(self._load, key, where, attempt + 1))
+                self._timer.after(_BACKOFF[min(attempt, len(_BACKOFF) - 1)], retry)
+                return
+        with self._changed:
+            self._loaded.add(key)
+            resumed = []
+            for op_id, text in intents.items():
+                try:
+                    resumed.append(operation_from_intent(op_id, text))
+                except ValueError as error:
+                    self._unreadable[where, op_id] = UnreadableIntent(where, op_id, str(error))
+                    self._log.error("intent %s in %s is kept but can't be read: %s", op_id, where, error)
+            for operation in sorted(resumed, key=lambda operation: operation.started_at):
+                if operation.id not in self._live:
+                    self._remember(operation)
+                    self._admit(operation)
+                    self._log.info(
+                        "operation %s: resuming %s %s", operation.id, operation.request.kind, operation.target
+                    )
+            for operation in self._arriving.pop(key, []):
+                self._admit(operation)
+
+    # -- running -------------------------------------------------------------------------------------------------
+
+    def _same(self, request: Request) -> Operation | None:
+        """Return the live operation that serves ``request`` too. Caller holds the lock.
+
+        Only the last one that came for the request's first lock counts: one with another in between, such as a create
+        before a delete, is not what the caller means.
+        """
+        last = self._live.get(self._latest.get(next(iter(request.locks())).key, ""))
+        return last if last is not None and last.abort is None and request.same(last.request) else None
+
+    def _remember(self, operation: Operation) -> None:
+        """Count an operation among the live ones. Caller holds the lock."""
+        self._live[operation.id] = operation
+        for lock in operation.request.locks():
+            self._latest[lock.key] = operation.id
+
+    def _admit(self, operation: Operation) -> None:
+        """Queue an operation for its locks and start it when nothing is before it. Caller holds the lock."""
+        self._locks.enqueue(operation.id, operation.request.locks())
+        self._consider(operation)
+
+    def _consider(self, operation: Operation) -> None:
+        """Start an operation if nothing is before it. Caller holds the lock."""
+        if operation.state is not State.QUEUED or operation.attempts:
+            return
+        blockers = self._locks.blockers(operation.id)
+        operation.waiting_for = [f"operation {op_id}" for op_id in blockers]
+        if blockers:
+            operation.waiting_since = operation.waiting_since or self._clock()
+        else:
+            self._dispatch(operation)
+
+    def _dispatch(self, operation: Operation) -> None:
+        """Hand an operation to the workers. Caller holds the lock."""
+        operation.state = State.RUNNING
+        operation.attempts += 1
+        operation.waiting_since = None
+        self._workers.submit(operation.request.where.pool_id, partial(self._run, operation))
+
+    def _run(self, operation: Operation) -> None:
+        try:
+            self._attempt(operation)
+        except _Stopping:
+            pass
+        except Waiting as waiting:
+            self._park(operation, waiting)
+        except VdiskError as error:
+            self._failed(operation, error)
+        except Exception:
+            self._log.exception("operation %s (%s %s)", operation.id, operation.request.kind, operation.target)
+            self._failed(operation, Internal(f"operation {operation.id} met an unexpected error; see the mgr log"))
+
+    def _attempt(self, operation: Operation) -> None:
+        """Observe, plan, and carry out; the same for a new operation and for one that a crash cut anywhere."""
+        for _ in range(_REPLANS):
+            if operation.abort is not None:
+                self._carry_out(operation, operation.request.undo(self._cluster))
+                self._finish(operation, operation.abort)
+                return
+            plan = operation.request.plan(self._cluster)
+            if plan.request != operation.request or not operation.durable:
+                with self._changed:
+                    operation.request = plan.request
+                if any(not isinstance(step, Answer) for step in plan.steps):
+                    self._persist(operation)
+            try:
+                self._carry_out(operation, plan.steps)
+            except LostRace as lost:
+                self._log.info("operation %s: %s; planning again", operation.id, lost.message)
+                continue
+            self._finish(operation, None)
+            return
+        raise NotReady(f"{operation.target} is being changed by somebody else all the time")
+
+    def _persist(self, operation: Operation) -> None:
+        self._cluster.put_intent(operation.request.where, operation.id, operation.to_intent())
+        with self._changed:
+            operation.durable = True
+            self._changed.notify_all()
+
+    def _carry_out(self, operation: Operation, steps: tuple[Step, ...]) -> None:
+        with self._changed:
+            operation.steps_done, operation.steps_total = 0, len(steps)
+        for step in steps:
+            with self._changed:
+                if self._stopping:
+                    raise _Stopping
+                operation.step = step.name
+            started = time.monotonic()
+            self._executor.run(step)
+            with self._changed:
+                operation.history.append(StepRecord(step.name, time.monotonic() - started))
+                operation.steps_done += 1
+                if isinstance(step, Answer):
+                    self._answer(operation)
+
+    def _answer(self, operation: Operation) -> None:
+        """Let the command answer and give back the locks that are held no longer. Caller holds the lock."""
+        operation.answered = True
+        operation.error = None
+        self._release(operation, everything=False)
+        self._changed.notify_all()
+
+    def _release(self, operation: Operation, everything: bool) -> None:
+        for op_id in self._locks.release(operation.id, everything):
+            other = self._live.get(op_id)
+            if other is not None:
+                self._consider(other)
+
+    def _finish(self, operation: Operation, error: VdiskError | None) -> None:
+        """End an operation: erase its intent, give back its locks, remember it for a while."""
+        if operation.durable:
+            self._cluster.erase_intent(operation.request.where, operation.id)
+        with self._changed:
+            operation.state = State.DONE if error is None else State.FAILED
+            operation.error = error
+            operation.answered = operation.answered or error is None
+            self._end(operation)
+
+    def _end(self, operation: Operation) -> None:
+        """Move an operation to the finished ones. Caller holds the lock."""
+        operation.step = None
+        operation.waiting_for = []
+        operation.waiting_since = None
+        operation.finished_at = self._clock()
+        self._live.pop(operation.id, None)
+        for lock in operation.request.locks():
+            if self._latest.get(lock.key) == operation.id:
+                del self._latest[lock.key]
+        self._finished[operation.id] = operation
+        self._expire()
+        self._release(operation, everything=True)
+        self._changed.notify_all()
+
+    def _failed(self, operation: Operation, error: VdiskError) -> None:
+        """Try again what can pass; undo what can't; keep what was answered already for the operator to see."""
+        with self._changed:
+            operation.error = error
+            undoing = operation.abort is not None
+            passing = error.retryable and (undoing or operation.answered or not isinstance(error, NoSpace))
+            if passing:
+                self._retry_later(operation, error)
+                return
+            if operation.durable and not operation.answered and not undoing:
+                operation.abort = error
+        self._log.warning(
+            "operation %s: %s %s failed: %s", operation.id, operation.request.kind, operation.target, error
+        )
+        if not operation.durable:
+            with self._changed:
+                operation.state = State.FAILED
+                self._end(operation)
+        elif operation.abort is error:
+            try:
+                self._persist(operation)
+            except VdiskError as second:
+                self._log.warning("operation %s: recording its failure failed: %s", operation.id, second.message)
+            with self._changed:
+                self._dispatch(operation)
+        else:
+            # Its intent stays: what was promised is not finished, and an operator has to see it.
+            with self._changed:
+                operation.state = State.FAILED
+                self._end(operation)
+
+    def _retry_later(self, operation: Operation, error: VdiskError) -> None:
+        """Queue an operation again after a while. Caller holds the lock."""
+        delay = _BACKOFF[min(operation.attempts - 1, len(_BACKOFF) - 1)]
+        self._log.info(
+            "operation %s: %s; trying again in %.1f s (step %s)", operation.id, error.message, delay, operation.step
+        )
+        operation.state = State.WAITING
+        operation.waiting_for = [error.message]
+        operation.waiting_since = operation.waiting_since or self._clock()
+        self._changed.notify_all()
+        self._timer.after(delay, partial(self._resume, operation))
+
+    def _park(self, operation: Operation, waiting: Waiting) -> None:
+        """Set an operation aside until what it waits for is gone."""
+        with self._changed:
+            if operation.waiting_for != waiting.waiting_for:
+                self._log.info("operation %s: waiting for %s", operation.id, waiting)
+                operation.attempts = 1
+            operation.state = State.WAITING
+            operation.waiting_for = waiting.waiting_for
+            operation.waiting_since = operation.waiting_since or self._clock()
+            self._changed.notify_all()
+            delay = _WAITING_BACKOFF[min(operation.attempts - 1, len(_WAITING_BACKOFF) - 1)]
+            self._timer.after(delay, partial(self._resume, operation))
+
+    def _resume(self, operation: Operation) -> None:
+        with self._changed:
+            if operation.state is State.WAITING and not self._stopping:
+                since = operation.waiting_since
+                self._dispatch(operation)
+                operation.waiting_since = since
+
+    def _expire(self) -> None:
+        """Forget finished operations that are too many or too old. Caller holds the lock."""
+        now = self._clock()
+        while self._finished:
+            oldest = next(iter(self._finished.values()))
+            too_old = (oldest.finished_at or now) + _KEEP_FINISHED_SECONDS < now
+            if len(self._finished) <= _KEEP_FINISHED and not too_old:
+                return
+            self._finished.popitem(last=False)

@@ -1,0 +1,96 @@
+"""Carries out steps: the one place through which every change to the cluster goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..lifecycle import steps
+from ..lifecycle.base import View
+from ..model.errors import Internal, LostRace, NotFound
+from ..model.observed import Child, Location
+from .ports import Effects
+
+
+class Waiting(Exception):
+    """A step can't go on until something else goes; ``waiting_for`` names it."""
+
+    def __init__(self, waiting_for: list[str]) -> None:
+        super().__init__(", ".join(waiting_for))
+        self.waiting_for = waiting_for
+
+
+class Executor:
+    """Runs one step at a time. ``failpoint`` is called as ``(step name, "before" or "after")`` around each."""
+
+    def __init__(self, effects: Effects, view: View, failpoint: Callable[[str, str], None] | None = None) -> None:
+        self._effects = effects
+        self._view = view
+        self._failpoint = failpoint
+
+    def run(self, step: steps.Step) -> None:
+        """Carry out a step. Raises errors of the model, or :class:`Waiting`."""
+        if self._failpoint is not None:
+            self._failpoint(step.name, "before")
+        self._run(step)
+        if self._failpoint is not None:
+            self._failpoint(step.name, "after")
+
+    def _run(self, step: steps.Step) -> None:
+        do = self._effects
+        match step:
+            case steps.ReserveName(where, kind, name, uuid):
+                if not do.reserve(where, kind, name, uuid) and self._view.lookup(where, kind, name) != uuid:
+                    raise LostRace(f"{kind.value} name {name!r} in {where} was just taken by somebody else")
+            case steps.WriteEntry(where, kind, uuid, values):
+                do.write_entry(where, kind, uuid, dict(values))
+            case steps.CreateImage(where, image, size, layout):
+                do.create_image(where, image, size, layout)
+            case steps.CutSnapshot(where, image, snap):
+                do.cut(where, image, snap)
+            case steps.CloneImage(where, parent, image, snap, child, layout):
+                do.clone_image(parent, image, snap, where, child, layout)
+            case steps.GrowImage(where, image, size):
+                do.grow(where, image, size)
+            case steps.StoreImageId(where, kind, uuid, image):
+                found = self._view.find(where, image)
+                if found is None:
+                    raise Internal(f"image {where}/{image} vanished while it was being made")
+                do.write_entry(where, kind, uuid, {"csi.imageid": found.id})
+            case steps.DropSnapshot(where, image_id, snap):
+                do.drop(where, image_id, snap)
+            case steps.Seal(where, image):
+                do.cut(where, image, image)
+            case steps.RemoveUnfinished(where, image):
+                do.remove_unfinished(where, image)
+            case steps.TrashImage(where, image):
+                do.trash(where, image)
+            case steps.RemoveEntry(where, kind, uuid):
+                do.remove_entry(where, kind, uuid)
+            case steps.ReleaseName(where, kind, name, uuid):
+                do.release(where, kind, name, uuid)
+            case steps.AwaitChildren(where, image_id):
+                self._await_children(where, image_id)
+            case steps.QueueRemoval(where, image_id):
+                do.queue_removal(where, image_id)
+            case steps.Answer():
+                pass
+            case _:
+                raise Internal(f"no way to carry out step {step.name}")
+
+    def _await_children(self, where: Location, image_id: str) -> None:
+        image = self._view.find_id(where, image_id)
+        if image is not None and image.children:
+            raise Waiting([self._child_name(where, child) for child in image.children])
+
+    def _child_name(self, where: Location, child: Child) -> str:
+        """Name a clone for a person; its bare id where it can't be read."""
+        if child.pool_id != where.pool_id:
+            return f"image id {child.image_id} in pool id {child.pool_id}"
+        there = Location(where.pool_id, where.pool, child.namespace)
+        try:
+            image = self._view.find_id(there, child.image_id)
+        except NotFound:
+            image = None
+        if image is None:
+            return f"{there} image id {child.image_id}"
+        return f"{there}/{image.name}" + (f" (in the trash as {image.id})" if image.trashed else "")

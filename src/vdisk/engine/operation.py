@@ -1,0 +1,129 @@
+"""An operation: a request under way, as people see it and as the durable intent remembers it."""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..lifecycle.base import Request
+from ..lifecycle.registry import request_from_dict, request_to_dict
+from ..model.errors import VdiskError, error_from_dict
+from ..model.objects import rfc3339
+
+#: Version of the intent format.
+INTENT_VERSION = 1
+
+
+class State(enum.Enum):
+    """Where an operation stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING = "waiting"
+    DONE = "done"
+    FAILED = "failed"
+
+    @property
+    def final(self) -> bool:
+        """Nothing more happens by itself."""
+        return self in (State.DONE, State.FAILED)
+
+
+@dataclass
+class StepRecord:
+    """A step that was carried out: its name and how long it took, in seconds."""
+
+    name: str
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {"name": self.name, "seconds": round(self.seconds, 6)}
+
+
+@dataclass
+class Operation:
+    """A request under way. Its fields change under the engine's lock only.
+
+    ``answered`` says that the command's answer is true by now, ``durable`` that the intent is written, ``abort`` that
+    the request failed with that error and what it left is being undone.
+    """
+
+    id: str
+    request: Request
+    started_at: float
+    state: State = State.QUEUED
+    step: str | None = None
+    steps_done: int = 0
+    steps_total: int = 0
+    history: list[StepRecord] = field(default_factory=list)
+    attempts: int = 0
+    answered: bool = False
+    durable: bool = False
+    abort: VdiskError | None = None
+    error: VdiskError | None = None
+    waiting_for: list[str] = field(default_factory=list)
+    waiting_since: float | None = None
+    finished_at: float | None = None
+
+    @property
+    def target(self) -> str:
+        """What the operation is about, for people: ``pool/namespace/name``."""
+        return f"{self.request.where}/{self.request.name or self.request.uuid}"
+
+    def to_dict(self, details: bool = False) -> dict[str, Any]:
+        """Return the JSON form of DESIGN section 4, with ``details`` the steps and their timings too."""
+        result: dict[str, Any] = {
+            "id": self.id,
+            "kind": self.request.kind,
+            "target": self.target,
+            "state": self.state.value,
+            "step": self.step,
+            "progress": 1.0 if self.state is State.DONE else round(self.steps_done / max(1, self.steps_total), 3),
+            "waiting_for": list(self.waiting_for),
+            "started_at": rfc3339(self.started_at),
+            "error": self.error.to_dict()["error"] if self.error is not None else None,
+        }
+        if details:
+            result.update(
+                {
+                    "request": request_to_dict(self.request),
+                    "answered": self.answered,
+                    "undoing": self.abort is not None and not self.state.final,
+                    "attempts": self.attempts,
+                    "waiting_since": rfc3339(self.waiting_since),
+                    "finished_at": rfc3339(self.finished_at),
+                    "steps": [record.to_dict() for record in self.history],
+                }
+            )
+        return result
+
+    def to_intent(self) -> str:
+        """Return the durable form."""
+        abort = None if self.abort is None else self.abort.to_dict()["error"]
+        return json.dumps(
+            {
+                "v": INTENT_VERSION,
+                "kind": self.request.kind,
+                "request": request_to_dict(self.request),
+                "started_at": self.started_at,
+                "abort": abort,
+            },
+            sort_keys=True,
+        )
+
+
+def operation_from_intent(op_id: str, text: str) -> Operation:
+    """Rebuild an operation; raises ``ValueError`` for what this version can't read, which must then be left alone."""
+    data = json.loads(text)
+    if not isinstance(data, Mapping) or data.get("v") != INTENT_VERSION:
+        raise ValueError(f"format version {data.get('v') if isinstance(data, Mapping) else None!r}")
+    try:
+        request = request_from_dict(data["kind"], data["request"])
+        abort = None if data["abort"] is None else error_from_dict(data["abort"])
+        return Operation(op_id, request, float(data["started_at"]), durable=True, abort=abort)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"field {error}") from error

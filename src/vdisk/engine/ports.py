@@ -1,0 +1,97 @@
+"""What the engine and the service need of the cluster, as protocols; ``cluster/`` has the real thing, tests a fake."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from ..lifecycle.base import View
+from ..model.layout import Layout
+from ..model.names import Kind
+from ..model.observed import Entry, Image, Location
+from ..model.specs import PoolSpec
+
+
+class Effects(Protocol):
+    """What steps do. Every method is idempotent as its step says; errors are those of the model."""
+
+    def reserve(self, where: Location, kind: Kind, name: str, uuid: str) -> bool:
+        """Insert a directory key if absent."""
+
+    def write_entry(self, where: Location, kind: Kind, uuid: str, values: Mapping[str, str]) -> None:
+        """Create a journal object or add keys to it."""
+
+    def remove_entry(self, where: Location, kind: Kind, uuid: str) -> None:
+        """Remove a journal object."""
+
+    def release(self, where: Location, kind: Kind, name: str, uuid: str) -> None:
+        """Remove a directory key that leads to ``uuid``."""
+
+    def create_image(self, where: Location, name: str, size: int, layout: Layout) -> None:
+        """Create an empty image."""
+
+    def clone_image(self, parent: Location, image: str, snap: str, where: Location, name: str, layout: Layout) -> None:
+        """Clone a snapshot to a new image."""
+
+    def cut(self, where: Location, image: str, snap: str) -> None:
+        """Snapshot an image."""
+
+    def drop(self, where: Location, image_id: str, snap: str) -> None:
+        """Remove a snapshot."""
+
+    def grow(self, where: Location, image: str, size: int) -> None:
+        """Grow an image."""
+
+    def remove_unfinished(self, where: Location, image: str) -> None:
+        """Remove an image that was never finished."""
+
+    def trash(self, where: Location, image: str) -> None:
+        """Move an image to the trash."""
+
+    def queue_removal(self, where: Location, image_id: str) -> str | None:
+        """Give a trashed image to rbd_support; returns the task id."""
+
+
+class Intents(Protocol):
+    """Where durable intents are kept."""
+
+    def put_intent(self, where: Location, op_id: str, value: str) -> None:
+        """Write or replace an intent."""
+
+    def erase_intent(self, where: Location, op_id: str) -> None:
+        """Erase an intent."""
+
+    def load_intents(self, where: Location) -> dict[str, str]:
+        """Return the intents of a location."""
+
+
+class Directory(Protocol):
+    """How the service finds and lists things."""
+
+    def locate(self, spec: PoolSpec) -> Location:
+        """Resolve a pool and namespace."""
+
+    def pool_name(self, pool_id: int) -> str | None:
+        """Return a pool's name."""
+
+    def namespaces(self, pool_id: int, pool: str) -> list[str]:
+        """Return a pool's namespaces without the default one."""
+
+    def rbd_pools(self) -> list[Location]:
+        """Return every pool for RBD images."""
+
+    def names(self, where: Location, kind: Kind, after: str, limit: int) -> list[tuple[str, str]]:
+        """Return a page of (request name, uuid)."""
+
+    def image_of(self, where: Location, entry: Entry) -> Image | None:
+        """Return an entry's image by its stored id, in one read."""
+
+    def used(self, where: Location, image: Image) -> int | None:
+        """Return the bytes an image's own objects take, None when it has no object map."""
+
+
+class Cluster(View, Effects, Intents, Directory, Protocol):
+    """All of it."""
+
+    def close(self) -> None:
+        """Give the connections back."""

@@ -1,0 +1,149 @@
+"""Threads: a bounded pool that no group (a Ceph pool) can fill alone, and a timer."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Hashable
+
+
+class Workers:
+    """Runs jobs on at most ``limit()`` daemon threads; one group gets at most three quarters of them.
+
+    Jobs of a group run in the order they came. Threads are made when needed and end when idle for a while, so a big
+    limit costs nothing. They are daemons because a call into a hung pool can't be interrupted, and a mgr that is told
+    to exit must not wait for it.
+    """
+
+    def __init__(self, name: str, limit: Callable[[], int], log: logging.Logger, idle_seconds: float = 30.0) -> None:
+        self._name = name
+        self._limit = limit
+        self._log = log
+        self._idle_seconds = idle_seconds
+        self._changed = threading.Condition()
+        self._jobs: deque[tuple[Hashable, Callable[[], None]]] = deque()
+        self._busy: Counter[Hashable] = Counter()
+        self._threads: set[threading.Thread] = set()
+        self._idle = 0
+        self._stopping = False
+        self._numbers = itertools.count(1)
+
+    def submit(self, group: Hashable, job: Callable[[], None]) -> None:
+        """Queue a job. Ignored once :meth:`stop` was called."""
+        with self._changed:
+            if self._stopping:
+                return
+            self._jobs.append((group, job))
+            if self._idle == 0 and len(self._threads) < max(1, self._limit()):
+                thread = threading.Thread(target=self._work, name=f"{self._name}-{next(self._numbers)}", daemon=True)
+                self._threads.add(thread)
+                thread.start()
+            else:
+                self._changed.notify()
+
+    def load(self) -> tuple[int, int]:
+        """Return (jobs queued, jobs running)."""
+        with self._changed:
+            return len(self._jobs), sum(self._busy.values())
+
+    def group_load(self, group: Hashable) -> int:
+        """Return how many jobs of a group are queued or running."""
+        with self._changed:
+            return self._busy[group] + sum(1 for queued, _ in self._jobs if queued == group)
+
+    def stop(self, timeout: float) -> bool:
+        """Drop queued jobs and wait for running ones; False when some did not end in ``timeout`` seconds."""
+        with self._changed:
+            self._stopping = True
+            self._jobs.clear()
+            self._changed.notify_all()
+            return self._changed.wait_for(lambda: not self._busy, timeout)
+
+    def _take(self) -> tuple[Hashable, Callable[[], None]] | None:
+        """Take the first job whose group is below its share. Caller holds the lock."""
+        share = max(1, self._limit() * 3 // 4)
+        for index, (group, job) in enumerate(self._jobs):
+            if self._busy[group] < share:
+                del self._jobs[index]
+                return group, job
+        return None
+
+    def _work(self) -> None:
+        me = threading.current_thread()
+        with self._changed:
+            while True:
+                taken = None if self._stopping or len(self._threads) > max(1, self._limit()) else self._take()
+                if taken is None:
+                    if self._stopping or len(self._threads) > max(1, self._limit()) or not self._rest():
+                        self._threads.discard(me)
+                        return
+                    continue
+                group, job = taken
+                self._busy[group] += 1
+                self._changed.release()
+                try:
+                    job()
+                except Exception:
+                    self._log.exception("job of %s failed", self._name)
+                finally:
+                    self._changed.acquire()
+                    self._busy[group] -= 1
+                    if not self._busy[group]:
+                        del self._busy[group]
+                    self._changed.notify_all()
+
+    def _rest(self) -> bool:
+        """Wait for something to do; False when nothing came. Caller holds the lock."""
+        self._idle += 1
+        woken = self._changed.wait(self._idle_seconds)
+        self._idle -= 1
+        return woken
+
+
+class Timer:
+    """Calls functions after a delay, on one thread; what they do must be short."""
+
+    def __init__(self, name: str, log: logging.Logger) -> None:
+        self._log = log
+        self._changed = threading.Condition()
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = itertools.count()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def after(self, seconds: float, function: Callable[[], None]) -> None:
+        """Call ``function`` in ``seconds``."""
+        with self._changed:
+            heapq.heappush(self._heap, (time.monotonic() + seconds, next(self._numbers), function))
+            self._changed.notify()
+
+    def stop(self) -> None:
+        """Forget everything that is still to come."""
+        with self._changed:
+            self._stopping = True
+            self._heap.clear()
+            self._changed.notify()
+
+    def _work(self) -> None:
+        with self._changed:
+            while not self._stopping:
+                if not self._heap:
+                    self._changed.wait()
+                    continue
+                delay = self._heap[0][0] - time.monotonic()
+                if delay > 0:
+                    self._changed.wait(delay)
+                    continue
+                function = heapq.heappop(self._heap)[2]
+                self._changed.release()
+                try:
+                    function()
+                except Exception:
+                    self._log.exception("timer job failed")
+                finally:
+                    self._changed.acquire()
