@@ -1,0 +1,76 @@
+"""Authorisation and references: what a caller may name, and what a handle leads to among what it may see.
+
+``is_authorized`` means something on the command thread only (FACTS 5), so everything here runs there; the service is
+told the outcome. A handle is looked for only where the caller may look, and a miss is ``denied`` unless the caller
+may see the whole pool: the answer never tells whether another tenant's volume exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ..model.errors import Denied, NotFound
+from ..model.handles import Handle
+from ..model.names import Kind
+from ..model.observed import Location
+from ..model.specs import NameRef, PoolSpec, Ref
+from ..service import Found, Service
+
+Authorize = Callable[[Mapping[str, str]], bool]
+
+
+class Access:
+    """What one caller may do. ``authorize`` is ``MgrModule.is_authorized``."""
+
+    def __init__(self, service: Service, authorize: Authorize) -> None:
+        self._service = service
+        self._authorize = authorize
+
+    def may(self, pool: str, namespace: str) -> bool:
+        """Tell whether the caller may work in a pool and namespace."""
+        return self._authorize({"pool": pool, "namespace": namespace})
+
+    def check(self, spec: PoolSpec) -> None:
+        """Raise ``Denied`` unless the caller may work there; whether it exists is not looked at."""
+        if not self.may(spec.pool, spec.namespace):
+            raise Denied(f"no permission for {str(spec)!r}: the key's mgr caps do not allow module vdisk there")
+
+    def check_pool(self, pool: str) -> None:
+        """Raise ``Denied`` unless the caller may work in a pool, whatever the namespace."""
+        if not self._authorize({"pool": pool}):
+            self.check(PoolSpec(pool))
+
+    def locate(self, spec: PoolSpec) -> Location:
+        """Authorise and resolve a pool spec."""
+        self.check(spec)
+        return self._service.locate(spec)
+
+    def find(self, kind: Kind, ref: Ref) -> Found:
+        """Authorise and resolve a reference to a volume or snapshot."""
+        if isinstance(ref, NameRef):
+            return self._service.find_name(self.locate(ref.where), kind, ref)
+        return self._find_handle(kind, ref)
+
+    def _find_handle(self, kind: Kind, handle: Handle) -> Found:
+        self._service.check_cluster(handle)
+        pool = self._service.pool_name(handle.pool_id)
+        if pool is None:
+            raise NotFound(f"the handle names pool id {handle.pool_id}, which does not exist")
+        whole = self._authorize({"pool": pool})
+        namespaces = self._service.namespaces(handle.pool_id, pool) if whole else self._allowed(handle.pool_id, pool)
+        found = self._service.find_uuid(handle.pool_id, pool, kind, handle.uuid, namespaces)
+        if found is None:
+            if not whole:
+                raise self._denied()
+            raise NotFound(f"{kind.value} {handle.uuid} does not exist in pool {pool!r}")
+        return found
+
+    def _allowed(self, pool_id: int, pool: str) -> list[str]:
+        allowed = [name for name in self._service.namespaces(pool_id, pool) if self.may(pool, name)]
+        if not allowed:
+            raise self._denied()
+        return allowed
+
+    @staticmethod
+    def _denied() -> Denied:
+        return Denied("no permission for what the handle names")

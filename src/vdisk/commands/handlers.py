@@ -1,0 +1,239 @@
+"""What each command does: a few lines that parse, authorise and call the service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..lifecycle.base import Request
+from ..model.errors import Denied, InvalidArgument, NotFound
+from ..model.layout import parse_layout
+from ..model.names import Kind, check_request_name
+from ..model.observed import Location
+from ..model.specs import (
+    ImageSpec,
+    NameRef,
+    PoolSpec,
+    Ref,
+    parse_image_spec,
+    parse_pool_spec,
+    parse_size,
+    parse_snapshot_ref,
+    parse_volume_ref,
+)
+from ..service import Found, Service
+from .access import Access
+from .render import Answer
+
+Arguments = Mapping[str, Any]
+
+
+class Handlers:
+    """One method a command, named in the table. ``default_wait`` is the option ``command_wait``, in seconds."""
+
+    def __init__(self, service: Service, access: Access, default_wait: Callable[[], float]) -> None:
+        self._service = service
+        self._access = access
+        self._default_wait = default_wait
+
+    # -- volumes -------------------------------------------------------------------------------------------------
+
+    def volume_create(self, args: Arguments) -> Answer:
+        """``vdisk volume create``."""
+        spec = parse_pool_spec(args["pool_spec"])
+        name = check_request_name(args["name"])
+        size = parse_size(args["size"])
+        layout = parse_layout(
+            args["image_features"], args["object_size"], args["stripe_unit"], args["stripe_count"], args["data_pool"]
+        )
+        self._access.check(spec)
+        if layout.data_pool is not None:
+            self._access.check_pool(layout.data_pool)
+        where = self._service.locate(spec)
+        return self._create(args, self._service.create_volume(where, name, size, layout))
+
+    def volume_restore(self, args: Arguments) -> Answer:
+        """``vdisk volume restore``."""
+        return self._derive(args, Kind.SNAPSHOT, parse_snapshot_ref(args["snapshot"]), self._service.restore_volume)
+
+    def volume_clone(self, args: Arguments) -> Answer:
+        """``vdisk volume clone``."""
+        return self._derive(args, Kind.VOLUME, parse_volume_ref(args["volume"]), self._service.clone_volume)
+
+    def volume_ls(self, args: Arguments) -> Answer:
+        """``vdisk volume ls``."""
+        spec = parse_pool_spec(args["pool_spec"])
+        limit, marker = _page(args)
+        where = self._access.locate(spec)
+        return [self._masked(volume.to_dict()) for volume in self._service.volumes(where, limit, marker)]
+
+    def volume_info(self, args: Arguments) -> Answer:
+        """``vdisk volume info``."""
+        ref = parse_volume_ref(args["volume"])
+        return self._info(Kind.VOLUME, ref)
+
+    def volume_resize(self, args: Arguments) -> Answer:
+        """``vdisk volume resize``."""
+        ref, size = parse_volume_ref(args["volume"]), parse_size(args["size"])
+        return self._create(args, self._service.resize_volume(self._access.find(Kind.VOLUME, ref), size))
+
+    def volume_rm(self, args: Arguments) -> Answer:
+        """``vdisk volume rm``."""
+        return self._remove(args, Kind.VOLUME, parse_volume_ref(args["volume"]))
+
+    # -- snapshots -----------------------------------------------------------------------------------------------
+
+    def snap_create(self, args: Arguments) -> Answer:
+        """``vdisk snap create``."""
+        spec = parse_image_spec(args["image_spec"])
+        name = check_request_name(args["snap_name"], "snap_name")
+        where = self._access.locate(spec.where)
+        return self._create(args, self._service.create_snapshot(where, name, spec.image))
+
+    def snap_ls(self, args: Arguments) -> Answer:
+        """``vdisk snap ls``; ``pool/x`` means the namespace x where there is one, else the image x."""
+        limit, marker = _page(args)
+        if (args["pool_spec"] is None) == (args["image_spec"] is None):
+            raise InvalidArgument("pool_spec or image_spec is missing: give pool[/namespace] or pool[/namespace]/image")
+        where, image = self._pool_or_image(args)
+        return [snapshot.to_dict() for snapshot in self._service.snapshots(where, image, limit, marker)]
+
+    def snap_info(self, args: Arguments) -> Answer:
+        """``vdisk snap info``."""
+        return self._info(Kind.SNAPSHOT, parse_snapshot_ref(args["snapshot"]))
+
+    def snap_rm(self, args: Arguments) -> Answer:
+        """``vdisk snap rm``."""
+        return self._remove(args, Kind.SNAPSHOT, parse_snapshot_ref(args["snapshot"]))
+
+    # -- operations ----------------------------------------------------------------------------------------------
+
+    def op_ls(self, args: Arguments) -> Answer:
+        """``vdisk op ls``: those of pools that the caller may see."""
+        operations = self._service.engine.operations()
+        return [op.to_dict() for op in operations if self._visible(op.request.where)]
+
+    def op_info(self, args: Arguments) -> Answer:
+        """``vdisk op info``."""
+        operation = self._service.engine.operation(args["id"])
+        if not self._visible(operation.request.where):
+            raise Denied("no permission for what the operation is about")
+        return operation.to_dict(details=True)
+
+    def status(self, args: Arguments) -> Answer:
+        """``vdisk status``: figures only, nothing that names a tenant."""
+        return self._service.engine.figures()
+
+    # -- inner ---------------------------------------------------------------------------------------------------
+
+    def _visible(self, where: Location) -> bool:
+        return self._access.may(where.pool, where.namespace)
+
+    def _derive(
+        self,
+        args: Arguments,
+        kind: Kind,
+        ref: Ref,
+        make: Callable[[Location, str, Found, int | None], Request],
+    ) -> Answer:
+        """Restore or clone: both need the source's and the target's pool."""
+        name = check_request_name(args["name"])
+        size = None if args["size"] is None else parse_size(args["size"])
+        target = None if args["pool_spec"] is None else parse_pool_spec(args["pool_spec"])
+        source = self._access.find(kind, ref)
+        where = source.where if target is None else self._access.locate(target)
+        return self._create(args, make(where, name, source, size))
+
+    def _create(self, args: Arguments, request: Request) -> Answer:
+        if args["dry_run"]:
+            return self._dry_run(request)
+        operation, settled = self._service.run(request, self._wait(args))
+        return self._masked(self._service.created(operation, settled))
+
+    def _remove(self, args: Arguments, kind: Kind, ref: Ref) -> Answer:
+        """Remove; repeating it after it answered gives the same answer as long as the operation is remembered."""
+        try:
+            found = self._access.find(kind, ref)
+        except NotFound:
+            again = self._removed_before(kind, ref)
+            if again is None or args["dry_run"]:
+                raise
+            return again
+        request = self._service.remove(found)
+        if args["dry_run"]:
+            return self._dry_run(request)
+        operation, settled = self._service.run(request, self._wait(args))
+        return self._removal(found.where, operation.request.uuid, operation.id, settled)
+
+    def _removed_before(self, kind: Kind, ref: Ref) -> Answer | None:
+        engine = self._service.engine
+        if isinstance(ref, NameRef):
+            where = self._access.locate(ref.where)
+            operation = engine.removal_of(where, kind, ref.name)
+        else:
+            operation = engine.removal_of_uuid(ref.pool_id, kind, ref.uuid)
+            if operation is not None and not self._visible(operation.request.where):
+                operation = None
+        if operation is None:
+            return None
+        return self._removal(operation.request.where, operation.request.uuid, operation.id, True)
+
+    def _removal(self, where: Location, uuid: str, op_id: str, settled: bool) -> Answer:
+        answer = {"removed": self._service.handle(where, uuid), "operation": op_id}
+        return answer if settled else {**answer, "state": "pending"}
+
+    def _dry_run(self, request: Request) -> Answer:
+        return {"dry_run": True, "kind": request.kind, "steps": self._service.plan(request)}
+
+    def _info(self, kind: Kind, ref: Ref) -> Answer:
+        try:
+            found = self._access.find(kind, ref)
+        except NotFound:
+            pending = self._pending(kind, ref)
+            if pending is None:
+                raise
+            return pending
+        item = self._service.volume(found) if kind is Kind.VOLUME else self._service.snapshot(found)
+        return self._masked({**item.to_dict(), **self._service.details(found)})
+
+    def _pending(self, kind: Kind, ref: Ref) -> Answer | None:
+        """Describe what is only being created yet and has no journal entry so far."""
+        if not isinstance(ref, NameRef):
+            return None
+        operation = self._service.engine.pending_creation(self._access.locate(ref.where), kind, ref.name)
+        return None if operation is None else self._service.pending(operation).to_dict()
+
+    def _masked(self, item: dict[str, Any]) -> dict[str, Any]:
+        """Hide what lies in pools that the caller may not see: parents, and the source that they tell."""
+        for parent in item.get("parents", []):
+            if not self._access.may(parent["pool"] or "", parent["namespace"]):
+                parent.update(pool=None, namespace=None, image=None, image_id=None, size=None)
+        return item
+
+    def _pool_or_image(self, args: Arguments) -> tuple[Location, str | None]:
+        if args["image_spec"] is not None:
+            return self._of_image(parse_image_spec(args["image_spec"]))
+        parts = args["pool_spec"].split("/")
+        if len(parts) == 3:
+            return self._of_image(parse_image_spec(args["pool_spec"], "pool_spec"))
+        spec = parse_pool_spec(args["pool_spec"])
+        if not spec.namespace or (self._access.may(spec.pool, spec.namespace) and not self._access.may(spec.pool, "")):
+            return self._access.locate(spec), None
+        root = self._access.locate(PoolSpec(spec.pool))
+        if spec.namespace in self._service.namespaces(root.pool_id, root.pool):
+            return self._access.locate(spec), None
+        return self._of_image(ImageSpec(PoolSpec(spec.pool), spec.namespace))
+
+    def _of_image(self, spec: ImageSpec) -> tuple[Location, str]:
+        return self._access.locate(spec.where), spec.image
+
+    def _wait(self, args: Arguments) -> float:
+        return self._default_wait() if args["wait"] is None else float(args["wait"])
+
+
+def _page(args: Arguments) -> tuple[int | None, str]:
+    limit = args["limit"]
+    if limit is not None and limit < 1:
+        raise InvalidArgument(f"limit {limit} is not positive")
+    marker = "" if args["marker"] is None else check_request_name(args["marker"], "marker")
+    return limit, marker

@@ -1,0 +1,235 @@
+"""The mgr module: lifecycle and options. Everything else is below (DESIGN section 6)."""
+
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import mgr_module
+from mgr_module import MgrModule, Option
+
+from .cluster.backend import CephCluster
+from .commands.access import Access
+from .commands.dispatch import declarations, dispatch
+from .commands.handlers import Handlers
+from .engine import failpoints
+from .engine.engine import Engine
+from .engine.engine import Settings as EngineSettings
+from .engine.workers import Workers
+from .model.errors import NotReady
+from .model.handles import HandleFormat
+from .model.layout import SNAPSHOT_FEATURES, parse_features
+from .service import Service
+from .service import Settings as ServiceSettings
+
+#: Tentacle gives each module a registry of its own and insists on the attribute (FACTS 11); older releases have none.
+_REGISTRY = getattr(mgr_module, "CLICommandBase", None)
+_READERS = 32
+
+
+class _Context:
+    """``cluster.connection.MgrContext`` on a mgr module."""
+
+    def __init__(self, module: MgrModule) -> None:
+        self._module = module
+
+    def get_context(self) -> object:
+        return self._module.get_context()
+
+    def monitor_addresses(self) -> str:
+        monitors = self._module.get("mon_map")["mons"]
+        vectors = [monitor["public_addrs"]["addrvec"] for monitor in monitors]
+        return ",".join("[" + ",".join(f"{a['type']}:{a['addr']}" for a in vector) + "]" for vector in vectors)
+
+    def client_addresses(self) -> frozenset[str]:
+        clients = self._module.get("mgr_map").get("active_clients", [])
+        return frozenset(f"{a['addr']}/{a['nonce']}" for client in clients for a in client["addrvec"])
+
+    def task_queue_is_safe(self) -> bool:
+        # rbd_support gives librbd a Python progress callback, which runs in a thread of librbd's with the main
+        # interpreter's state. Where modules have interpreters of their own (before Tentacle) and those share nothing
+        # (from Python 3.12 on), the mgr dies of it at the first task, and again at each start while the task is
+        # queued: measured on Reef with Python 3.13, where not one of twelve tasks got done.
+        return _REGISTRY is not None or sys.version_info < (3, 12)
+
+    def send_mon_command(self, command: Mapping[str, Any]) -> tuple[int, str, str]:
+        number, out, status = self._module.mon_command(dict(command))
+        return int(number), str(out), str(status)
+
+    def register_client(self, addresses: str) -> None:
+        if _takes_name(self._module):
+            self._module._ceph_register_client(None, addresses, False)
+        else:
+            self._module._ceph_register_client(addresses)
+
+    def unregister_client(self, addresses: str) -> None:
+        if _takes_name(self._module):
+            self._module._ceph_unregister_client(None, addresses)
+        else:
+            self._module._ceph_unregister_client(addresses)
+
+
+def _takes_name(module: MgrModule) -> bool:
+    """Tell whether client registration takes a name, as it does from Quincy (17) on."""
+    return int(module.version.split("ceph version ")[-1].split(".")[0]) >= 17
+
+
+class Module(MgrModule):
+    """``ceph vdisk``."""
+
+    if _REGISTRY is not None:
+        CLICommand = _REGISTRY.make_registry_subtype("VdiskCLICommand")
+
+    NOTIFY_TYPES: list[Any] = []
+    COMMANDS = declarations()
+    MODULE_OPTIONS = [
+        Option(
+            "command_wait",
+            type="float",
+            default=10.0,
+            min=0,
+            max=3600,
+            runtime=True,
+            desc="seconds that a changing command waits for its end when --wait is not given",
+        ),
+        Option(
+            "read_timeout",
+            type="float",
+            default=10.0,
+            min=1,
+            max=600,
+            runtime=True,
+            desc="seconds that a command waits for a pool to answer a read",
+        ),
+        Option(
+            "workers",
+            type="int",
+            default=64,
+            min=1,
+            max=1024,
+            runtime=True,
+            desc="operations that run side by side",
+        ),
+        Option(
+            "queue_limit",
+            type="int",
+            default=10000,
+            min=1,
+            runtime=True,
+            desc="operations under way beyond which new ones are answered EAGAIN (throttled)",
+        ),
+        Option(
+            "journal_instance",
+            type="str",
+            default="default",
+            runtime=False,
+            desc="instance of the journal: the last part of csi.volumes.<instance> and csi.snaps.<instance>",
+        ),
+        Option(
+            "handle_format",
+            type="str",
+            default="cstor",
+            enum_allowed=[family.value for family in HandleFormat],
+            runtime=True,
+            desc="family of the handles that are issued; both are always understood",
+        ),
+        Option(
+            "cluster_id",
+            type="str",
+            default="",
+            runtime=True,
+            desc="cluster id in the handles that are issued instead of the fsid; both are always understood",
+        ),
+        Option(
+            "snapshot_image_features",
+            type="str",
+            default="",
+            runtime=True,
+            desc="comma-separated features of the images made for snapshots; empty for layering, exclusive-lock, "
+            "object-map, fast-diff and deep-flatten, with which deleting costs the same at any size",
+        ),
+    ]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._stop = threading.Event()
+        self._handlers: Handlers | None = None
+        self._engine: Engine | None = None
+        self._readers: Workers | None = None
+        self._cluster: CephCluster | None = None
+        self._start()
+
+    def _start(self) -> None:
+        failpoint = failpoints.from_environment(os.environ)
+        if failpoint is not None:
+            self.log.warning("%s is set: this mgr will stop or die at a step", failpoints.VARIABLE)
+        self._cluster = CephCluster(_Context(self), self.log, self._text("journal_instance"))
+        settings = EngineSettings(
+            workers=lambda: int(self._number("workers", 1, 1024)),
+            queue_limit=lambda: int(self._number("queue_limit", 1, 10**9)),
+        )
+        self._engine = Engine(self._cluster, settings, self.log, failpoint=failpoint)
+        self._readers = Workers("vdisk-reader", lambda: _READERS, self.log)
+        service = Service(
+            self._cluster,
+            self._engine,
+            self._readers,
+            ServiceSettings(
+                cluster_id=self._cluster_id,
+                known_cluster_ids=lambda: [self._fsid(), self._cluster_id()],
+                handle_format=self._handle_format,
+                snapshot_features=self._snapshot_features,
+                read_timeout=lambda: self._number("read_timeout", 1, 600),
+            ),
+        )
+        access = Access(service, lambda arguments: bool(self.is_authorized(dict(arguments))))
+        self._handlers = Handlers(service, access, lambda: self._number("command_wait", 0, 3600))
+
+    def serve(self) -> None:
+        """Go on with what was begun before this mgr became active, then wait for the end."""
+        assert self._engine is not None
+        self._engine.recover()
+        self._stop.wait()
+
+    def shutdown(self) -> None:
+        """Stop between steps; what is under way goes on at the next start."""
+        self._stop.set()
+        self._handlers = None
+        if self._engine is not None:
+            self._engine.stop()
+        if self._readers is not None:
+            self._readers.stop(0.5)
+        if self._cluster is not None:
+            self._cluster.close()
+        super().shutdown()
+
+    def handle_command(self, inbuf: str, cmd: dict[str, Any]) -> tuple[int, str, str]:
+        """Carry out a command; runs on the module's command thread, one at a time."""
+        handlers = self._handlers
+        return dispatch(handlers or NotReady("vdisk is stopping on this mgr; try again"), cmd, self.log)
+
+    # -- options: min, max and enum_allowed are not enforced by the mgr (FACTS 13) ---------------------------------
+
+    def _number(self, name: str, least: float, most: float) -> float:
+        value = self.get_module_option(name)
+        return min(most, max(least, float(value if value is not None else least)))
+
+    def _text(self, name: str) -> str:
+        return str(self.get_module_option(name) or "")
+
+    def _fsid(self) -> str:
+        return str(self.get("mon_map")["fsid"])
+
+    def _cluster_id(self) -> str:
+        return self._text("cluster_id") or self._fsid()
+
+    def _handle_format(self) -> HandleFormat:
+        try:
+            return HandleFormat(self._text("handle_format"))
+        except ValueError:
+            return HandleFormat.CSTOR
+
+    def _snapshot_features(self) -> int:
+        text = self._text("snapshot_image_features")
+        return parse_features(text, "option snapshot_image_features") if text else SNAPSHOT_FEATURES

@@ -1,0 +1,396 @@
+"""The one API that commands, the dashboard and HTTP share: finding, listing, describing, and asking for changes.
+
+Methods may be called from any thread. They never touch the cluster on the caller's thread: reads run on reader threads
+with a deadline, changes on the engine's workers, so that a pool that hangs can't hold up the module's command thread.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid as uuids
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from .engine.engine import Engine
+from .engine.operation import Operation
+from .engine.ports import Cluster
+from .engine.workers import Workers
+from .lifecycle.base import Request
+from .lifecycle.removal import RemoveSnapshot, RemoveVolume
+from .lifecycle.snap_create import CreateSnapshot
+from .lifecycle.volume_clone import CloneVolume
+from .lifecycle.volume_create import CreateVolume
+from .lifecycle.volume_resize import ResizeVolume
+from .lifecycle.volume_restore import RestoreVolume
+from .model.errors import Internal, NotFound, NotReady, Pending, VdiskError
+from .model.handles import Handle, HandleFormat
+from .model.layout import Layout
+from .model.names import Kind, parse_image_name
+from .model.objects import Snapshot, Source, Volume
+from .model.observed import Entry, Image, Location
+from .model.specs import NameRef, PoolSpec
+
+T = TypeVar("T")
+_PAGE = 1000
+_MAX_DEPTH = 64
+_KEEP_NAMESPACES = 10_000
+#: Reads of one pool that may hang before further ones are refused at once.
+_MAX_HANGING_READS = 8
+
+
+@dataclass(frozen=True)
+class Found:
+    """A volume or snapshot that a reference led to. ``entry`` is None where only the directory key is left."""
+
+    where: Location
+    kind: Kind
+    uuid: str
+    name: str
+    entry: Entry | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Options, read anew each time so that they take effect at once. Times in seconds."""
+
+    cluster_id: Callable[[], str]
+    known_cluster_ids: Callable[[], Sequence[str]]
+    handle_format: Callable[[], HandleFormat]
+    snapshot_features: Callable[[], int]
+    read_timeout: Callable[[], float]
+
+
+class Service:
+    """Volumes and snapshots of a cluster."""
+
+    def __init__(self, cluster: Cluster, engine: Engine, readers: Workers, settings: Settings) -> None:
+        self.engine = engine
+        self._cluster = cluster
+        self._readers = readers
+        self._settings = settings
+        self._namespaces: OrderedDict[tuple[int, str], str] = OrderedDict()
+        self._lock = threading.Lock()
+
+    # -- finding -------------------------------------------------------------------------------------------------
+
+    def locate(self, spec: PoolSpec) -> Location:
+        """Resolve a pool and namespace; raises ``NotFound``, or ``InvalidArgument`` for a pool not meant for RBD."""
+        return self._read(spec.pool, lambda: self._cluster.locate(spec))
+
+    def pool_name(self, pool_id: int) -> str | None:
+        """Return the name of a pool, None when there is none of that id."""
+        return self._read(pool_id, lambda: self._cluster.pool_name(pool_id))
+
+    def namespaces(self, pool_id: int, pool: str) -> list[str]:
+        """Return the namespaces of a pool, the default one (empty name) first."""
+        return ["", *self._read(pool_id, lambda: self._cluster.namespaces(pool_id, pool))]
+
+    def check_cluster(self, handle: Handle) -> None:
+        """Raise ``NotFound`` for the handle of another cluster."""
+        if handle.cluster_id not in self._settings.known_cluster_ids():
+            raise NotFound(f"the handle belongs to cluster {handle.cluster_id!r}, not to this one")
+
+    def find_name(self, where: Location, kind: Kind, ref: NameRef) -> Found:
+        """Find by request name or image name; for ``image@name`` the snapshot has to be one of that image."""
+
+        def find() -> Found:
+            named = parse_image_name(ref.name)
+            if named is not None and named[0] is kind and ref.image is None:
+                entry = self._cluster.entry(where, kind, named[1])
+                if entry is not None:
+                    return Found(where, kind, named[1], entry.name or "", entry)
+            uuid = self._cluster.lookup(where, kind, ref.name)
+            if uuid is None:
+                raise NotFound(f"{kind.value} {ref.name!r} does not exist in {where}")
+            entry = self._cluster.entry(where, kind, uuid)
+            if ref.image is not None and (entry is None or entry.source != ref.image):
+                raise NotFound(f"image {where}/{ref.image} has no {kind.value} {ref.name!r}")
+            return Found(where, kind, uuid, ref.name, entry)
+
+        return self._read(where.pool_id, find)
+
+    def find_uuid(self, pool_id: int, pool: str, kind: Kind, uuid: str, namespaces: Sequence[str]) -> Found | None:
+        """Find by uuid in the given namespaces of a pool, the one it was last seen in first."""
+
+        def find() -> Found | None:
+            key = (pool_id, uuid)
+            with self._lock:
+                known = self._namespaces.get(key)
+            for namespace in sorted(namespaces, key=lambda namespace: namespace != known):
+                where = Location(pool_id, pool, namespace)
+                entry = self._cluster.entry(where, kind, uuid)
+                if entry is not None:
+                    with self._lock:
+                        self._namespaces[key] = namespace
+                        while len(self._namespaces) > _KEEP_NAMESPACES:
+                            self._namespaces.popitem(last=False)
+                    return Found(where, kind, uuid, entry.name or "", entry)
+            return None
+
+        return self._read(pool_id, find)
+
+    # -- describing ----------------------------------------------------------------------------------------------
+
+    def volume(self, found: Found) -> Volume:
+        """Describe a volume."""
+        return self._read(found.where.pool_id, lambda: self._volume(found))
+
+    def snapshot(self, found: Found) -> Snapshot:
+        """Describe a snapshot."""
+        return self._read(found.where.pool_id, lambda: self._snapshot(found))
+
+    def details(self, found: Found) -> dict[str, Any]:
+        """Return what ``info`` adds: used bytes, the parent chain through the trash, its depth, and watchers."""
+
+        def read() -> dict[str, Any]:
+            image = self._image(found)
+            if image is None:
+                return {"used": None, "parents": [], "depth": 0, "watchers": []}
+            parents = list(self._ancestors(image))
+            return {
+                "used": self._cluster.used(found.where, image),
+                "parents": parents,
+                "depth": len(parents),
+                "watchers": [watcher.to_dict() for watcher in self._cluster.watchers(found.where, image.id)],
+            }
+
+        return self._read(found.where.pool_id, read)
+
+    def volumes(self, where: Location, limit: int | None, marker: str) -> list[Volume]:
+        """Return volumes in the order of names, those after ``marker``, at most ``limit``."""
+        return self._read(
+            where.pool_id, lambda: [self._volume(f) for f in self._page(where, Kind.VOLUME, limit, marker)]
+        )
+
+    def snapshots(self, where: Location, image: str | None, limit: int | None, marker: str) -> list[Snapshot]:
+        """Return snapshots (of one source image, if given) in the order of names."""
+
+        def read() -> list[Snapshot]:
+            result: list[Snapshot] = []
+            for found in self._page(where, Kind.SNAPSHOT, None if image is not None else limit, marker):
+                if image is not None and (found.entry is None or found.entry.source != image):
+                    continue
+                result.append(self._snapshot(found))
+                if limit is not None and len(result) >= limit:
+                    break
+            return result
+
+        return self._read(where.pool_id, read)
+
+    def image_exists(self, where: Location, image: str) -> bool:
+        """Tell whether an RBD image of that name exists."""
+        return self._read(where.pool_id, lambda: self._cluster.find(where, image) is not None)
+
+    # -- changing ------------------------------------------------------------------------------------------------
+
+    def create_volume(self, where: Location, name: str, size: int, layout: Layout) -> Request:
+        """Request an empty volume of ``size`` bytes."""
+        return CreateVolume(where, name, _new_uuid(), size, layout)
+
+    def restore_volume(self, where: Location, name: str, snap: Found, size: int | None) -> Request:
+        """Request a volume with a snapshot's content."""
+        return RestoreVolume(where, name, _new_uuid(), snap.where, snap.uuid, size, Layout())
+
+    def clone_volume(self, where: Location, name: str, source: Found, size: int | None) -> Request:
+        """Request a volume with another volume's present content."""
+        if source.entry is None:
+            raise NotReady(f"volume {source.name!r} in {source.where} is not complete yet; try again")
+        return CloneVolume(where, name, _new_uuid(), source.where, source.entry.image, size, Layout())
+
+    def create_snapshot(self, where: Location, name: str, image: str) -> Request:
+        """Request a snapshot of any RBD image."""
+        return CreateSnapshot(where, name, _new_uuid(), image, Layout(features=self._settings.snapshot_features()))
+
+    def resize_volume(self, volume: Found, size: int) -> Request:
+        """Request a volume's growth."""
+        return ResizeVolume(volume.where, volume.name, volume.uuid, size)
+
+    def remove(self, found: Found) -> Request:
+        """Request the removal of a volume or snapshot."""
+        cls = RemoveVolume if found.kind is Kind.VOLUME else RemoveSnapshot
+        return cls(found.where, found.name, found.uuid)
+
+    def plan(self, request: Request) -> list[dict[str, str]]:
+        """Return the steps that a request would run now; changes nothing."""
+        plan = self._read(request.where.pool_id, lambda: request.plan(self._cluster))
+        return [{"step": step.name, "description": step.describe()} for step in plan.steps]
+
+    def run(self, request: Request, wait: float) -> tuple[Operation, bool]:
+        """Have a request carried out and wait at most ``wait`` seconds; returns the operation and whether it answered.
+
+        Raises the operation's error, or ``Pending`` when it was waited for in vain. With ``wait`` 0 an operation that
+        goes on is no error.
+        """
+        operation = self.engine.submit(request)
+        settled = self.engine.wait(operation, wait)
+        if operation.error is not None and not operation.answered and operation.state.final:
+            raise operation.error
+        if not settled and wait > 0:
+            reason = f" ({operation.error.message})" if operation.error is not None else ""
+            raise Pending(
+                f"still running, operation {operation.id}; repeat the command to go on waiting{reason}",
+                operation=operation.id,
+            )
+        return operation, settled
+
+    def created(self, operation: Operation, settled: bool) -> dict[str, Any]:
+        """Describe what a creating or resizing operation made; before it is there, what is known of it."""
+        request = operation.request
+        if settled:
+            found = Found(request.where, request.target, request.uuid, request.name, None)
+            entry = self._read(request.where.pool_id, lambda: self._cluster.entry(found.where, found.kind, found.uuid))
+            if entry is not None:
+                found = Found(found.where, found.kind, found.uuid, entry.name or found.name, entry)
+                item: Volume | Snapshot = self.volume(found) if found.kind is Kind.VOLUME else self.snapshot(found)
+                return item.to_dict()
+        return self.pending(operation).to_dict()
+
+    def pending(self, operation: Operation) -> Volume | Snapshot:
+        """Describe a volume or snapshot whose creation is under way, without reading anything."""
+        request = operation.request
+        size = getattr(request, "size", None)
+        handle = self.handle(request.where, request.uuid)
+        where = request.where
+        if request.target is Kind.SNAPSHOT:
+            source = getattr(request, "source", None)
+            return Snapshot(
+                request.name, handle, request.uuid, where.pool, where.namespace, request.image, None, source,
+                self._image_handle(where, source), size, None, "pending", False,
+            )  # fmt: skip
+        return Volume(
+            request.name, handle, request.uuid, where.pool, where.namespace, request.image, None, size, "pending", None,
+            None,
+        )  # fmt: skip
+
+    def handle(self, where: Location, uuid: str) -> str:
+        """Return the handle of a uuid in the family that the options ask for."""
+        return Handle(self._settings.cluster_id(), where.pool_id, uuid).encode(self._settings.handle_format())
+
+    # -- inner ---------------------------------------------------------------------------------------------------
+
+    def _read(self, group: Hashable, function: Callable[[], T]) -> T:
+        """Run a read on a reader thread and wait for it, at most ``read_timeout`` seconds."""
+        if self._readers.group_load(group) >= _MAX_HANGING_READS:
+            raise NotReady(f"pool {group!r} does not answer: {_MAX_HANGING_READS} reads are waiting for it; try again")
+        done = threading.Event()
+        results: list[T] = []
+        errors: list[BaseException] = []
+
+        def job() -> None:
+            try:
+                results.append(function())
+            except BaseException as error:
+                errors.append(error)
+                if not isinstance(error, VdiskError):
+                    raise
+            finally:
+                done.set()
+
+        self._readers.submit(group, job)
+        seconds = self._settings.read_timeout()
+        if not done.wait(seconds):
+            raise NotReady(f"pool {group!r} did not answer within {seconds:g} s; try again")
+        if errors:
+            if isinstance(errors[0], VdiskError):
+                raise errors[0]
+            raise Internal("an unexpected error happened while reading; see the mgr log") from errors[0]
+        return results[0]
+
+    def _page(self, where: Location, kind: Kind, limit: int | None, marker: str) -> Iterator[Found]:
+        left = limit
+        while left is None or left > 0:
+            size = _PAGE if left is None else min(left, _PAGE)
+            names = self._cluster.names(where, kind, marker, size)
+            for name, uuid in names:
+                yield Found(where, kind, uuid, name, self._cluster.entry(where, kind, uuid))
+            if len(names) < size:
+                return
+            marker = names[-1][0]
+            left = None if left is None else left - len(names)
+
+    def _image(self, found: Found) -> Image | None:
+        return None if found.entry is None else self._cluster.image_of(found.where, found.entry)
+
+    def _volume(self, found: Found) -> Volume:
+        image = self._image(found)
+        complete = found.entry is not None and found.entry.image_id is not None and image is not None
+        return Volume(
+            name=found.name or None,
+            handle=self.handle(found.where, found.uuid),
+            uuid=found.uuid,
+            pool=found.where.pool,
+            namespace=found.where.namespace,
+            image=found.entry.image if found.entry is not None else found.kind.image(found.uuid),
+            image_id=found.entry.image_id if found.entry is not None else None,
+            size=image.size if image is not None else None,
+            state="ready" if complete else "pending",
+            created_at=image.created_at if image is not None else None,
+            source=self._source(image) if image is not None else None,
+        )
+
+    def _snapshot(self, found: Found) -> Snapshot:
+        image = self._image(found)
+        complete = found.entry is not None and found.entry.image_id is not None and image is not None
+        source = found.entry.source if found.entry is not None else None
+        return Snapshot(
+            name=found.name or None,
+            handle=self.handle(found.where, found.uuid),
+            uuid=found.uuid,
+            pool=found.where.pool,
+            namespace=found.where.namespace,
+            image=found.entry.image if found.entry is not None else found.kind.image(found.uuid),
+            image_id=found.entry.image_id if found.entry is not None else None,
+            source_image=source,
+            source_handle=self._image_handle(found.where, source),
+            size=image.size if image is not None else None,
+            created_at=image.created_at if image is not None else None,
+            state="ready" if complete else "pending",
+            sealed=image is not None and image.snap(image.name) is not None,
+        )
+
+    def _image_handle(self, where: Location, image: str | None) -> str | None:
+        named = parse_image_name(image) if image is not None else None
+        return self.handle(where, named[1]) if named is not None else None
+
+    def _source(self, image: Image) -> Source | None:
+        """Tell from the parent link where a volume's content came from; None for one without a parent."""
+        parent = next(self._ancestors(image), None)
+        if parent is None:
+            return None
+        named = parse_image_name(parent["image"]) if parent["image"] is not None else None
+        if named is None:
+            return Source("image", None, parent["image"])
+        kind, uuid = named
+        where = Location(parent["pool_id"], parent["pool"], parent["namespace"])
+        entry = self._cluster.entry(where, kind, uuid)
+        name = entry.name if entry is not None and entry.name is not None else parent["image"]
+        return Source(kind.value, self.handle(where, uuid), name)
+
+    def _ancestors(self, image: Image) -> Iterator[dict[str, Any]]:
+        """Follow the parent links of an image, through the trash and across pools."""
+        for _ in range(_MAX_DEPTH):
+            link = image.parent
+            if link is None:
+                return
+            pool = self._cluster.pool_name(link.pool_id)
+            where = Location(link.pool_id, pool or "", link.namespace)
+            above = self._cluster.find_id(where, link.image_id) if pool is not None else None
+            yield {
+                "pool": pool,
+                "pool_id": link.pool_id,
+                "namespace": link.namespace,
+                "image": above.name if above is not None else None,
+                "image_id": link.image_id,
+                "size": above.size if above is not None else None,
+                "trashed": above.trashed if above is not None else None,
+            }
+            if above is None:
+                return
+            image = above
+
+
+def _new_uuid() -> str:
+    """Return a new uuid; version 1 would show a machine's address, so it is random."""
+    return str(uuids.uuid4())
