@@ -1,7 +1,9 @@
 """Failpoints: stop or kill the whole mgr before or after a step, switched on by the environment at start.
 
 ``VDISK_FAILPOINT=<step>:<before|after>:<kill|stop>``, several separated by commas; ``*`` matches every step. ``kill``
-is SIGKILL, ``stop`` SIGSTOP. Without the variable nothing of this exists at run time.
+is SIGKILL, ``stop`` SIGSTOP. ``VDISK_FAILPOINT=@<file>`` reads the points from a file at each step, so that tests can
+change them while the mgr runs; a file that is not there means none. Without the variable none of this exists at run
+time.
 """
 
 from __future__ import annotations
@@ -9,9 +11,12 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 VARIABLE = "VDISK_FAILPOINT"
 _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
+
+Points = Mapping[tuple[str, str], signal.Signals]
 
 
 def from_environment(environment: Mapping[str, str]) -> Callable[[str, str], None] | None:
@@ -19,16 +24,32 @@ def from_environment(environment: Mapping[str, str]) -> Callable[[str, str], Non
     text = environment.get(VARIABLE)
     if not text:
         return None
+    if text.startswith("@"):
+        path = Path(text[1:])
+        return lambda step, moment: _hit(_read(path), step, moment)
+    points = parse(text)
+    return lambda step, moment: _hit(points, step, moment)
+
+
+def parse(text: str) -> Points:
+    """Parse ``<step>:<before|after>:<kill|stop>[,...]``; ``ValueError`` if malformed."""
     points: dict[tuple[str, str], signal.Signals] = {}
-    for part in text.split(","):
-        fields = part.strip().split(":")
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        fields = part.split(":")
         if len(fields) != 3 or fields[1] not in ("before", "after") or fields[2] not in _SIGNALS:
             raise ValueError(f"{VARIABLE}: {part!r} is not <step>:<before|after>:<kill|stop>")
         points[fields[0], fields[1]] = _SIGNALS[fields[2]]
+    return points
 
-    def hit(step: str, moment: str) -> None:
-        found = points.get((step, moment)) or points.get(("*", moment))
-        if found is not None:
-            os.kill(os.getpid(), found)
 
-    return hit
+def _read(path: Path) -> Points:
+    try:
+        return parse(path.read_text())
+    except FileNotFoundError:
+        return {}
+
+
+def _hit(points: Points, step: str, moment: str) -> None:
+    found = points.get((step, moment)) or points.get(("*", moment))
+    if found is not None:
+        os.kill(os.getpid(), found)
