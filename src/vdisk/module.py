@@ -13,6 +13,7 @@ from .cluster.backend import CephCluster
 from .commands.access import Access
 from .commands.dispatch import declarations, dispatch
 from .commands.handlers import Handlers
+from .commands.turn import CommandThread
 from .engine import failpoints
 from .engine.engine import Engine
 from .engine.engine import Settings as EngineSettings
@@ -154,6 +155,8 @@ class Module(MgrModule):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._stop = threading.Event()
+        self._command_thread = threading.local()
+        self._queue = CommandThread(self.module_name, lambda: str(self.get_ceph_option("admin_socket")))
         self._handlers: Handlers | None = None
         self._engine: Engine | None = None
         self._readers: Workers | None = None
@@ -181,6 +184,7 @@ class Module(MgrModule):
                 handle_format=self._handle_format,
                 snapshot_features=self._snapshot_features,
                 read_timeout=lambda: self._number("read_timeout", 1, 600),
+                give_way=self._give_way,
             ),
         )
         access = Access(service, lambda arguments: bool(self.is_authorized(dict(arguments))))
@@ -207,7 +211,12 @@ class Module(MgrModule):
     def handle_command(self, inbuf: str, cmd: dict[str, Any]) -> tuple[int, str, str]:
         """Carry out a command; runs on the module's command thread, one at a time."""
         handlers = self._handlers
+        self._command_thread.here = True
         return dispatch(handlers or NotReady("vdisk is stopping on this mgr; try again"), cmd, self.log)
+
+    def _give_way(self) -> bool:
+        """On the command thread, give way to commands that queue behind; elsewhere a wait is nobody else's matter."""
+        return getattr(self._command_thread, "here", False) and self._queue.wanted()
 
     # -- options: min, max and enum_allowed are not enforced by the mgr (FACTS 13) ---------------------------------
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from .engine.engine import Engine
 from .engine.operation import Operation
+from .engine.patience import GiveWay, patient
 from .engine.ports import Cluster
 from .engine.workers import Workers
 from .lifecycle.base import Request
@@ -60,6 +61,8 @@ class Settings:
     handle_format: Callable[[], HandleFormat]
     snapshot_features: Callable[[], int]
     read_timeout: Callable[[], float]
+    give_way: GiveWay
+    """Tells whether others want the thread that a caller waits on."""
 
 
 class Service:
@@ -224,7 +227,7 @@ class Service:
         goes on is no error.
         """
         operation = self.engine.submit(request)
-        settled = self.engine.wait(operation, wait)
+        settled = self.engine.wait(operation, wait, self._settings.give_way)
         if operation.error is not None and not operation.answered and operation.state.final:
             raise operation.error
         if not settled and wait > 0:
@@ -290,7 +293,7 @@ class Service:
 
         self._readers.submit(group, job)
         seconds = self._settings.read_timeout()
-        if not done.wait(seconds):
+        if not patient(done.wait, seconds, self._settings.give_way):
             raise NotReady(f"pool {group!r} did not answer within {seconds:g} s; try again")
         if errors:
             if isinstance(errors[0], VdiskError):

@@ -25,7 +25,14 @@ class Pools:
         if pool_id is None:
             raise NotFound(f"pool {spec.pool!r} does not exist")
         where = Location(int(pool_id), spec.pool, spec.namespace)
-        self._check_application(where)
+        if not self._for_images(where):
+            # The pool may have been prepared after this client's copy of the OSD map was made.
+            with self._connection.handle("waiting for the latest OSD map") as handle:
+                handle.wait_for_latest_osdmap()
+            if not self._for_images(where):
+                raise InvalidArgument(
+                    f"pool {where.pool!r} is not for RBD images: prepare it with 'rbd pool init {where.pool}'"
+                )
         if not self._images.namespace_exists(where):
             raise NotFound(
                 f"namespace {spec.namespace!r} does not exist in pool {spec.pool!r}: "
@@ -55,16 +62,13 @@ class Pools:
                 continue
             where = Location(int(pool_id), name)
             try:
-                self._check_application(where)
-            except (InvalidArgument, NotFound):
+                if self._for_images(where):
+                    found.append(where)
+            except NotFound:
                 continue
-            found.append(where)
         return found
 
-    def _check_application(self, where: Location) -> None:
+    def _for_images(self, where: Location) -> bool:
+        """Tell whether the pool's application is rbd: only such pools are searched for intents at start."""
         with self._connection.ioctx(Location(where.pool_id, where.pool), f"reading pool {where.pool}") as ioctx:
-            applications = ioctx.application_list()
-        if _APPLICATION not in applications:
-            raise InvalidArgument(
-                f"pool {where.pool!r} is not for RBD images: prepare it with 'rbd pool init {where.pool}'"
-            )
+            return _APPLICATION in ioctx.application_list()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..engine.operation import Operation
 from ..lifecycle.base import Request
 from ..model.errors import Denied, InvalidArgument, NotFound
 from ..model.layout import parse_layout
@@ -110,15 +111,21 @@ class Handlers:
 
     def op_ls(self, args: Arguments) -> Answer:
         """``vdisk op ls``: those of pools that the caller may see."""
-        operations = self._service.engine.operations()
-        return [op.to_dict() for op in operations if self._visible(op.request.where)]
+        engine = self._service.engine
+        unreadable = [intent.to_dict() for intent in engine.unreadable() if self._visible(intent.where)]
+        return [*unreadable, *(op.to_dict() for op in engine.operations() if self._visible(op.request.where))]
 
     def op_info(self, args: Arguments) -> Answer:
         """``vdisk op info``."""
-        operation = self._service.engine.operation(args["id"])
-        if not self._visible(operation.request.where):
-            raise Denied("no permission for what the operation is about")
-        return operation.to_dict(details=True)
+        return self._operation(args).to_dict(details=True)
+
+    def op_cancel(self, args: Arguments) -> Answer:
+        """``vdisk op cancel``."""
+        return self._service.engine.cancel(self._operation(args).id).to_dict()
+
+    def op_retry(self, args: Arguments) -> Answer:
+        """``vdisk op retry``."""
+        return self._service.engine.retry(self._operation(args).id).to_dict()
 
     def status(self, args: Arguments) -> Answer:
         """``vdisk status``: figures only, nothing that names a tenant."""
@@ -128,6 +135,13 @@ class Handlers:
 
     def _visible(self, where: Location) -> bool:
         return self._access.may(where.pool, where.namespace)
+
+    def _operation(self, args: Arguments) -> Operation:
+        """Return the operation that a command names; another tenant's is as good as none."""
+        operation = self._service.engine.operation(args["id"])
+        if not self._visible(operation.request.where):
+            raise Denied("no permission for what the operation is about")
+        return operation
 
     def _derive(
         self,

@@ -116,5 +116,21 @@ COMMANDS: tuple[Command, ...] = (
         columns=("id", "kind", "target", "state", "step", "progress", "started_at"),
     ),
     Command("op info", "op_info", "Show an operation: its steps with timings, and what it waits for", (_OP,)),
+    Command(
+        "op cancel",
+        "op_cancel",
+        "Cancel an operation that has not answered yet; what it did is undone",
+        (_OP,),
+        changes=True,
+        dry_run=False,
+    ),
+    Command(
+        "op retry",
+        "op_retry",
+        "Run an operation again now that stopped with an error or waits for its next try",
+        (_OP,),
+        changes=True,
+        dry_run=False,
+    ),
     Command("status", "status", "Show how busy vdisk is: operations by state, workers, what could not be read"),
 )

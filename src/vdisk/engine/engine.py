@@ -10,15 +10,27 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from ..lifecycle.base import Request
 from ..lifecycle.steps import Answer, Step
-from ..model.errors import Internal, LostRace, NoSpace, NotFound, NotReady, Throttled, VdiskError
+from ..model.errors import (
+    Internal,
+    InvalidArgument,
+    LostRace,
+    NoSpace,
+    NotFound,
+    NotReady,
+    Throttled,
+    Unsupported,
+    VdiskError,
+)
 from ..model.names import Kind
 from ..model.observed import Location
 from .executor import Executor, Waiting
 from .locks import LockTable
 from .operation import Operation, State, StepRecord, operation_from_intent
+from .patience import GiveWay, never, patient
 from .ports import Cluster
 from .workers import Timer, Workers
 
@@ -33,6 +45,10 @@ _REPLANS = 5
 
 class _Stopping(Exception):
     """The module is being stopped; the intent carries the operation over."""
+
+
+class _Cancelled(Exception):
+    """An operator cancelled the operation; what it did is undone."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +66,21 @@ class UnreadableIntent:
     where: Location
     id: str
     reason: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form, with the fields of an operation."""
+        error = Unsupported(f"this version can't read the intent ({self.reason}); it is kept as it is")
+        return {
+            "id": self.id,
+            "kind": None,
+            "target": str(self.where),
+            "state": "unreadable",
+            "step": None,
+            "progress": 0.0,
+            "waiting_for": [],
+            "started_at": None,
+            "error": error.to_dict()["error"],
+        }
 
 
 class Engine:
@@ -77,6 +108,7 @@ class Engine:
         self._locks = LockTable()
         self._live: OrderedDict[str, Operation] = OrderedDict()
         self._finished: OrderedDict[str, Operation] = OrderedDict()
+        self._stuck: dict[str, Operation] = {}
         self._loaded: set[tuple[int, str]] = set()
         self._latest: dict[str, str] = {}
         self._arriving: dict[tuple[int, str], list[Operation]] = {}
@@ -104,26 +136,28 @@ class Engine:
                 self._arrive(key, request.where, operation)
             return operation
 
-    def wait(self, operation: Operation, seconds: float) -> bool:
+    def wait(self, operation: Operation, seconds: float, give_way: GiveWay = never) -> bool:
         """Wait until the operation answered or ended; with 0 only until its intent is durable.
 
-        Returns whether it answered or ended. An operation that could not be accepted raises ``NotReady``.
+        Returns whether it answered or ended; ``give_way`` may cut the wait short. An operation that could not be
+        accepted raises ``NotReady``.
         """
 
         def settled() -> bool:
             return operation.answered or operation.state.final
 
-        with self._changed:
-            if seconds > 0:
-                self._changed.wait_for(settled, seconds)
-            else:
-                accepted = self._changed.wait_for(lambda: settled() or operation.durable, ACCEPT_SECONDS)
-                if not accepted:
-                    raise NotReady(
-                        f"pool {operation.request.where.pool!r} does not answer; operation {operation.id} is queued "
-                        "but not durable yet, repeat the command"
-                    )
-            return settled()
+        def wait_for(condition: Callable[[], bool], timeout: float) -> bool:
+            with self._changed:
+                return self._changed.wait_for(condition, timeout)
+
+        if seconds > 0:
+            return patient(partial(wait_for, settled), seconds, give_way)
+        if not wait_for(lambda: settled() or operation.durable, ACCEPT_SECONDS):
+            raise NotReady(
+                f"operation {operation.id} is queued but not durable yet, because pool "
+                f"{operation.request.where.pool!r} does not answer or others come first; repeat the command"
+            )
+        return settled()
 
     # -- looking -------------------------------------------------------------------------------------------------
 
@@ -131,12 +165,12 @@ class Engine:
         """Return operations under way and lately finished, oldest first."""
         with self._changed:
             self._expire()
-            return [*self._finished.values(), *self._live.values()]
+            return [*self._stuck.values(), *self._finished.values(), *self._live.values()]
 
     def operation(self, op_id: str) -> Operation:
         """Return one operation; raises ``NotFound``."""
         with self._changed:
-            found = self._live.get(op_id) or self._finished.get(op_id)
+            found = self._live.get(op_id) or self._finished.get(op_id) or self._stuck.get(op_id)
         if found is None:
             raise NotFound(f"operation {op_id!r} does not exist or ended more than an hour ago")
         return found
@@ -177,6 +211,44 @@ class Engine:
         with self._changed:
             return list(self._unreadable.values())
 
+    def cancel(self, op_id: str) -> Operation:
+        """Cancel an operation: what it did is undone. Raises ``InvalidArgument`` where it can only go forward."""
+        error = NotReady(f"operation {op_id} was cancelled")
+        with self._changed:
+            operation = self.operation(op_id)
+            if operation.state.final:
+                raise InvalidArgument(f"operation {op_id} has ended: there is nothing to cancel")
+            if operation.answered:
+                raise InvalidArgument(f"operation {op_id} has answered already; only its background part is left")
+            if operation.durable and not operation.request.creates:
+                raise InvalidArgument(f"operation {op_id} ({operation.request.kind}) has begun and only goes forward")
+            operation.abort = operation.abort or error
+            if operation.state is State.QUEUED and not operation.durable:
+                operation.state, operation.error = State.FAILED, error
+                self._end(operation)
+            elif operation.state is State.WAITING:
+                self._dispatch(operation)
+            self._changed.notify_all()
+        self._log.info("operation %s: cancelled", op_id)
+        return operation
+
+    def retry(self, op_id: str) -> Operation:
+        """Run an operation again that stopped with an error after it had begun, or that waits for its next try."""
+        with self._changed:
+            operation = self.operation(op_id)
+            if operation.state is State.WAITING:
+                self._dispatch(operation)
+            elif operation.stuck:
+                del self._stuck[op_id]
+                operation.state, operation.abort, operation.error = State.QUEUED, None, None
+                operation.attempts, operation.finished_at = 0, None
+                self._remember(operation)
+                self._admit(operation)
+            else:
+                raise InvalidArgument(f"operation {op_id} is {operation.state.value}: there is nothing to retry")
+        self._log.info("operation %s: retried", op_id)
+        return operation
+
     def figures(self) -> dict[str, int]:
         """Return counts for ``vdisk status``."""
         with self._changed:
@@ -184,7 +256,7 @@ class Engine:
             queued, running = self._workers.load()
             return {
                 **{state.value: states.count(state) for state in State if not state.final},
-                "failed": sum(operation.state is State.FAILED for operation in self._finished.values()),
+                "stuck": len(self._stuck),
                 "unreadable_intents": len(self._unreadable),
                 "workers_busy": running,
                 "workers_queued": queued,
@@ -272,8 +344,9 @@ class Engine:
     def _remember(self, operation: Operation) -> None:
         """Count an operation among the live ones. Caller holds the lock."""
         self._live[operation.id] = operation
-        for lock in operation.request.locks():
-            self._latest[lock.key] = operation.id
+        operation.lock_keys = tuple(lock.key for lock in operation.request.locks())
+        for key in operation.lock_keys:
+            self._latest[key] = operation.id
 
     def _admit(self, operation: Operation) -> None:
         """Queue an operation for its locks and start it when nothing is before it. Caller holds the lock."""
@@ -303,6 +376,9 @@ class Engine:
             self._attempt(operation)
         except _Stopping:
             pass
+        except _Cancelled:
+            with self._changed:
+                self._dispatch(operation)
         except Waiting as waiting:
             self._park(operation, waiting)
         except VdiskError as error:
@@ -315,7 +391,9 @@ class Engine:
         """Observe, plan, and carry out; the same for a new operation and for one that a crash cut anywhere."""
         for _ in range(_REPLANS):
             if operation.abort is not None:
-                self._carry_out(operation, operation.request.undo(self._cluster))
+                if operation.durable:
+                    self._persist(operation)
+                    self._carry_out(operation, operation.request.undo(self._cluster), undoing=True)
                 self._finish(operation, operation.abort)
                 return
             plan = operation.request.plan(self._cluster)
@@ -339,13 +417,15 @@ class Engine:
             operation.durable = True
             self._changed.notify_all()
 
-    def _carry_out(self, operation: Operation, steps: tuple[Step, ...]) -> None:
+    def _carry_out(self, operation: Operation, steps: tuple[Step, ...], undoing: bool = False) -> None:
         with self._changed:
             operation.steps_done, operation.steps_total = 0, len(steps)
         for step in steps:
             with self._changed:
                 if self._stopping:
                     raise _Stopping
+                if operation.abort is not None and not undoing:
+                    raise _Cancelled
                 operation.step = step.name
             started = time.monotonic()
             self._executor.run(step)
@@ -373,6 +453,7 @@ class Engine:
         if operation.durable:
             self._cluster.erase_intent(operation.request.where, operation.id)
         with self._changed:
+            operation.durable = False
             operation.state = State.DONE if error is None else State.FAILED
             operation.error = error
             operation.answered = operation.answered or error is None
@@ -385,16 +466,24 @@ class Engine:
         operation.waiting_since = None
         operation.finished_at = self._clock()
         self._live.pop(operation.id, None)
-        for lock in operation.request.locks():
-            if self._latest.get(lock.key) == operation.id:
-                del self._latest[lock.key]
-        self._finished[operation.id] = operation
+        for key in operation.lock_keys:
+            if self._latest.get(key) == operation.id:
+                del self._latest[key]
+        if operation.stuck:
+            self._stuck[operation.id] = operation
+        elif operation.state is State.FAILED or any(record.name != Answer.NAME for record in operation.history):
+            # A repeat that found everything done already is not worth remembering.
+            self._finished[operation.id] = operation
         self._expire()
         self._release(operation, everything=True)
         self._changed.notify_all()
 
     def _failed(self, operation: Operation, error: VdiskError) -> None:
         """Try again what can pass; undo what can't; keep what was answered already for the operator to see."""
+        if isinstance(error, NotFound) and self._location_gone(operation.request.where):
+            # Its intent went with the pool or namespace, and so did everything that it could undo.
+            with self._changed:
+                operation.durable = False
         with self._changed:
             operation.error = error
             undoing = operation.abort is not None
@@ -412,10 +501,6 @@ class Engine:
                 operation.state = State.FAILED
                 self._end(operation)
         elif operation.abort is error:
-            try:
-                self._persist(operation)
-            except VdiskError as second:
-                self._log.warning("operation %s: recording its failure failed: %s", operation.id, second.message)
             with self._changed:
                 self._dispatch(operation)
         else:
@@ -423,6 +508,15 @@ class Engine:
             with self._changed:
                 operation.state = State.FAILED
                 self._end(operation)
+
+    def _location_gone(self, where: Location) -> bool:
+        """Tell whether a pool or namespace does not exist any more; when in doubt it does."""
+        try:
+            if self._cluster.pool_name(where.pool_id) is None:
+                return True
+            return bool(where.namespace) and where.namespace not in self._cluster.namespaces(where.pool_id, where.pool)
+        except VdiskError:
+            return False
 
     def _retry_later(self, operation: Operation, error: VdiskError) -> None:
         """Queue an operation again after a while. Caller holds the lock."""

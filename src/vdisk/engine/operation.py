@@ -68,6 +68,12 @@ class Operation:
     waiting_for: list[str] = field(default_factory=list)
     waiting_since: float | None = None
     finished_at: float | None = None
+    lock_keys: tuple[str, ...] = ()
+
+    @property
+    def stuck(self) -> bool:
+        """It stopped with an error after it had begun; its intent stays until an operator decides."""
+        return self.state is State.FAILED and self.durable
 
     @property
     def target(self) -> str:

@@ -7,14 +7,14 @@ import itertools
 import logging
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Hashable
 
 
 class Workers:
-    """Runs jobs on at most ``limit()`` daemon threads; one group gets at most three quarters of them.
+    """Runs jobs on at most ``limit()`` daemon threads, taking groups in turn; one gets at most three quarters of them.
 
-    Jobs of a group run in the order they came. Threads are made when needed and end when idle for a while, so a big
+    Jobs of a group start in the order they came. Threads are made when needed and end when idle for a while, so a big
     limit costs nothing. They are daemons because a call into a hung pool can't be interrupted, and a mgr that is told
     to exit must not wait for it.
     """
@@ -25,7 +25,7 @@ class Workers:
         self._log = log
         self._idle_seconds = idle_seconds
         self._changed = threading.Condition()
-        self._jobs: deque[tuple[Hashable, Callable[[], None]]] = deque()
+        self._jobs: OrderedDict[Hashable, deque[Callable[[], None]]] = OrderedDict()
         self._busy: Counter[Hashable] = Counter()
         self._threads: set[threading.Thread] = set()
         self._idle = 0
@@ -37,7 +37,7 @@ class Workers:
         with self._changed:
             if self._stopping:
                 return
-            self._jobs.append((group, job))
+            self._jobs.setdefault(group, deque()).append(job)
             if self._idle == 0 and len(self._threads) < max(1, self._limit()):
                 thread = threading.Thread(target=self._work, name=f"{self._name}-{next(self._numbers)}", daemon=True)
                 self._threads.add(thread)
@@ -48,12 +48,12 @@ class Workers:
     def load(self) -> tuple[int, int]:
         """Return (jobs queued, jobs running)."""
         with self._changed:
-            return len(self._jobs), sum(self._busy.values())
+            return sum(map(len, self._jobs.values())), sum(self._busy.values())
 
     def group_load(self, group: Hashable) -> int:
         """Return how many jobs of a group are queued or running."""
         with self._changed:
-            return self._busy[group] + sum(1 for queued, _ in self._jobs if queued == group)
+            return self._busy[group] + len(self._jobs.get(group, ()))
 
     def stop(self, timeout: float) -> bool:
         """Drop queued jobs and wait for running ones; False when some did not end in ``timeout`` seconds."""
@@ -64,37 +64,45 @@ class Workers:
             return self._changed.wait_for(lambda: not self._busy, timeout)
 
     def _take(self) -> tuple[Hashable, Callable[[], None]] | None:
-        """Take the first job whose group is below its share. Caller holds the lock."""
+        """Take the next job of the first group that is below its share. Caller holds the lock."""
         share = max(1, self._limit() * 3 // 4)
-        for index, (group, job) in enumerate(self._jobs):
+        for group, jobs in self._jobs.items():
             if self._busy[group] < share:
-                del self._jobs[index]
+                job = jobs.popleft()
+                if jobs:
+                    self._jobs.move_to_end(group)
+                else:
+                    del self._jobs[group]
                 return group, job
         return None
 
+    def _superfluous(self) -> bool:
+        return self._stopping or len(self._threads) > max(1, self._limit())
+
     def _work(self) -> None:
-        me = threading.current_thread()
         with self._changed:
-            while True:
-                taken = None if self._stopping or len(self._threads) > max(1, self._limit()) else self._take()
-                if taken is None:
-                    if self._stopping or len(self._threads) > max(1, self._limit()) or not self._rest():
-                        self._threads.discard(me)
-                        return
-                    continue
-                group, job = taken
-                self._busy[group] += 1
-                self._changed.release()
-                try:
-                    job()
-                except Exception:
-                    self._log.exception("job of %s failed", self._name)
-                finally:
-                    self._changed.acquire()
-                    self._busy[group] -= 1
-                    if not self._busy[group]:
-                        del self._busy[group]
-                    self._changed.notify_all()
+            while not self._superfluous():
+                taken = self._take()
+                if taken is not None:
+                    self._do(*taken)
+                elif not self._rest() and not self._jobs:
+                    break
+            self._threads.discard(threading.current_thread())
+
+    def _do(self, group: Hashable, job: Callable[[], None]) -> None:
+        """Run a job without the lock. Caller holds the lock."""
+        self._busy[group] += 1
+        self._changed.release()
+        try:
+            job()
+        except Exception:
+            self._log.exception("job of %s failed", self._name)
+        finally:
+            self._changed.acquire()
+            self._busy[group] -= 1
+            if not self._busy[group]:
+                del self._busy[group]
+            self._changed.notify_all()
 
     def _rest(self) -> bool:
         """Wait for something to do; False when nothing came. Caller holds the lock."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ..model.layout import Layout
 from ..model.names import Kind
@@ -195,6 +196,8 @@ class ReleaseName(Step):
 @dataclass(frozen=True)
 class Answer(Step):
     """From here on the command's answer is true; the rest happens in the background."""
+
+    NAME: ClassVar[str] = "answer"
 
     def describe(self) -> str:
         """One line for a person."""
