@@ -16,11 +16,15 @@ from .journal import Journal
 from .pools import Pools
 from .tasks import TaskQueue
 
+#: A beacon goes out every two seconds (mgr_beacon_period) and takes a monitor round.
+FENCE_SECONDS = 5.0
+
 
 class CephCluster:
     """Implements ``engine.ports.Cluster`` on a real cluster."""
 
     def __init__(self, mgr: MgrContext, log: logging.Logger, journal_instance: str = "default") -> None:
+        self._mgr = mgr
         self.data = open_data_connection(mgr, log)
         self.commands = open_command_connection(mgr)
         self.journal = Journal(self.data, log, journal_instance)
@@ -39,6 +43,10 @@ class CephCluster:
         """Give the connections back."""
         self.data.close()
         self.commands.close()
+
+    def fence(self) -> None:
+        """Make sure that a failover would stop what is written from here; ``NotReady`` while it would not."""
+        self.data.fence(self._mgr.client_addresses, FENCE_SECONDS)
 
     # -- lifecycle.base.View -------------------------------------------------------------------------------------
 

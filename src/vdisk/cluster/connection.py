@@ -10,7 +10,9 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -18,15 +20,14 @@ from typing import Any, Protocol
 import rados
 import rbd
 
-from ..model.errors import Internal, NotFound, NotReady
+from ..model.errors import Disconnected, Internal, NotFound, NotReady
 from ..model.observed import Location
 from .errors import from_errno, translated
 
 #: The entity that vdisk makes for itself. Its key stays in memory; only its name appears in logs.
 ENTITY = "client.vdisk"
+_FENCE_INTERVAL = 0.1
 _CAPS = {"mon": "profile rbd", "mgr": "profile rbd", "osd": "profile rbd"}
-#: Seconds that a command to the mgr or a monitor may take before it counts as not answered.
-COMMAND_TIMEOUT = 15
 
 
 class MgrContext(Protocol):
@@ -64,18 +65,23 @@ class Session:
         self._contexts: dict[tuple[int, str], rados.Ioctx] = {}
         self._users = 0
         self._doomed = False
+        self._closed = False
+        self.fenced = False
+        """The monitors are known to blocklist this session's address when the mgr stops being the active one."""
 
     @contextmanager
     def use(self) -> Iterator[rados.Rados]:
-        """Hold the session open for the length of the block."""
+        """Hold the session open for the length of the block; ``Disconnected`` when it is closed already."""
         with self._lock:
+            if self._closed:
+                raise Disconnected("the cluster connection was closed")
             self._users += 1
         try:
             yield self.handle
         finally:
             with self._lock:
                 self._users -= 1
-                last = self._doomed and self._users == 0
+                last = self._last_one_out()
             if last:
                 self._close()
 
@@ -99,10 +105,17 @@ class Session:
     def doom(self) -> None:
         """Close the session as soon as nobody uses it."""
         with self._lock:
-            first, self._doomed = not self._doomed, True
-            idle = self._users == 0
-        if first and idle:
+            self._doomed = True
+            last = self._last_one_out()
+        if last:
             self._close()
+
+    def _last_one_out(self) -> bool:
+        """Tell, once, that nobody uses a doomed session any more. Caller holds the lock."""
+        if self._doomed and not self._closed and self._users == 0:
+            self._closed = True
+            return True
+        return False
 
     def _close(self) -> None:
         for context in self._contexts.values():
@@ -160,6 +173,25 @@ class Connection:
                 self._session = None
         session.doom()
 
+    def fence(self, registered: Callable[[], frozenset[str]], seconds: float) -> None:
+        """Wait until the monitors would blocklist this connection at a failover; ``NotReady`` when they don't yet.
+
+        A registered address reaches the monitors with the mgr's next beacon. Until it is in the map a failover does not
+        stop us, and a mgr that was stopped for a while, replaced, and goes on would write beside the new one. The mgr's
+        own copy of the map is proof enough: an address that is in it was committed while this mgr was active.
+        """
+        session = self.session()
+        if session.fenced:
+            return
+        with session.use() as handle:
+            own = _addresses(handle.get_addrs())
+        end = time.monotonic() + seconds
+        while not own & registered():
+            if time.monotonic() > end:
+                raise NotReady("the monitors have not registered this mgr's client yet; try again")
+            time.sleep(_FENCE_INTERVAL)
+        session.fenced = True
+
     def forget_pool(self, pool_id: int) -> None:
         """Drop what is kept open for a pool that no longer exists."""
         with self._lock:
@@ -173,6 +205,11 @@ class Connection:
             session, self._session = self._session, None
         if session is not None:
             session.doom()
+
+
+def _addresses(text: str) -> frozenset[str]:
+    """Return the ``ip:port/nonce`` parts of an address vector as ``Rados.get_addrs`` writes it."""
+    return frozenset(re.findall(r"[0-9a-fA-F.:\[\]]+:[0-9]+/[0-9]+", re.sub(r"\bv[12]:", "", text)))
 
 
 def clone_takes_format() -> bool:
@@ -251,13 +288,19 @@ def _own_key(mgr: MgrContext) -> str:
 
 
 def mgr_command(connection: Connection, command: Mapping[str, Any]) -> str:
-    """Send a command to the active mgr and return its output; a timeout or a failover is :class:`NotReady`."""
+    """Send a command to the active mgr and return its output.
+
+    There is no timeout: librados' binding takes one and ignores it. Without an active mgr the call hangs, but then this
+    module does not run either; callers bound how many may hang in a busy module.
+    """
     what = str(command["prefix"])
+    session = connection.session()
     with connection.handle(what) as handle:
-        try:
-            number, out, status = handle.mgr_command(json.dumps(command), b"", timeout=COMMAND_TIMEOUT)
-        except rados.TimedOut as error:
-            raise NotReady(f"{what}: no answer within {COMMAND_TIMEOUT} s") from error
+        number, out, status = handle.mgr_command(json.dumps(command), b"")
+    if number == -errno.EACCES:
+        # The key was removed or changed under us; connecting again makes it anew.
+        connection.discard(session)
+        raise NotReady(f"{what}: the key of {ENTITY} was refused: {status}")
     if number == -errno.ENOENT:
         raise NotFound(f"{what}: {status}")
     if number != 0:

@@ -412,6 +412,7 @@ class Engine:
         raise NotReady(f"{operation.target} is being changed by somebody else all the time")
 
     def _persist(self, operation: Operation) -> None:
+        self._cluster.fence()
         self._cluster.put_intent(operation.request.where, operation.id, operation.to_intent())
         with self._changed:
             operation.durable = True
@@ -451,6 +452,7 @@ class Engine:
     def _finish(self, operation: Operation, error: VdiskError | None) -> None:
         """End an operation: erase its intent, give back its locks, remember it for a while."""
         if operation.durable:
+            self._cluster.fence()
             self._cluster.erase_intent(operation.request.where, operation.id)
         with self._changed:
             operation.durable = False

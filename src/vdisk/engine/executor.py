@@ -31,6 +31,7 @@ class Executor:
         """Carry out a step. Raises errors of the model, or :class:`Waiting`."""
         if self._failpoint is not None:
             self._failpoint(step.name, "before")
+        self._effects.fence()
         self._run(step)
         if self._failpoint is not None:
             self._failpoint(step.name, "after")

@@ -15,6 +15,9 @@ from ..model.specs import PoolSpec
 class Effects(Protocol):
     """What steps do. Every method is idempotent as its step says; errors are those of the model."""
 
+    def fence(self) -> None:
+        """Make sure that a failover would stop what is written from here."""
+
     def reserve(self, where: Location, kind: Kind, name: str, uuid: str) -> bool:
         """Insert a directory key if absent."""
 
