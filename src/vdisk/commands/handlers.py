@@ -165,32 +165,41 @@ class Handlers:
         return self._masked(self._service.created(operation, settled))
 
     def _remove(self, args: Arguments, kind: Kind, ref: Ref) -> Answer:
-        """Remove; repeating it after it answered gives the same answer as long as the operation is remembered."""
+        """Remove; repeating it after it answered gives the same answer as long as the operation is remembered.
+
+        What is only being created yet is removed behind its creation, so that a delete can't be overtaken by it.
+        """
         try:
             found = self._access.find(kind, ref)
         except NotFound:
-            again = self._removed_before(kind, ref)
-            if again is None or args["dry_run"]:
+            engine = self._service.engine
+            creation = self._remembered(ref, kind, engine.pending_creation, engine.pending_creation_of_uuid)
+            removal = self._remembered(ref, kind, engine.removal_of, engine.removal_of_uuid)
+            if creation is not None:
+                request = creation.request
+                found = Found(request.where, kind, request.uuid, request.name, None)
+            elif removal is not None and not args["dry_run"]:
+                return self._removal(removal.request.where, removal.request.uuid, removal.id, True)
+            else:
                 raise
-            return again
         request = self._service.remove(found)
         if args["dry_run"]:
             return self._dry_run(request)
         operation, settled = self._service.run(request, self._wait(args))
         return self._removal(found.where, operation.request.uuid, operation.id, settled)
 
-    def _removed_before(self, kind: Kind, ref: Ref) -> Answer | None:
-        engine = self._service.engine
+    def _remembered(
+        self,
+        ref: Ref,
+        kind: Kind,
+        by_name: Callable[[Location, Kind, str], Operation | None],
+        by_uuid: Callable[[int, Kind, str], Operation | None],
+    ) -> Operation | None:
+        """Find an operation by what it is about, among those that the caller may see."""
         if isinstance(ref, NameRef):
-            where = self._access.locate(ref.where)
-            operation = engine.removal_of(where, kind, ref.name)
-        else:
-            operation = engine.removal_of_uuid(ref.pool_id, kind, ref.uuid)
-            if operation is not None and not self._visible(operation.request.where):
-                operation = None
-        if operation is None:
-            return None
-        return self._removal(operation.request.where, operation.request.uuid, operation.id, True)
+            return by_name(self._access.locate(ref.where), kind, ref.name)
+        operation = by_uuid(ref.pool_id, kind, ref.uuid)
+        return operation if operation is not None and self._visible(operation.request.where) else None
 
     def _removal(self, where: Location, uuid: str, op_id: str, settled: bool) -> Answer:
         answer = {"removed": self._service.handle(where, uuid), "operation": op_id}
@@ -203,19 +212,13 @@ class Handlers:
         try:
             found = self._access.find(kind, ref)
         except NotFound:
-            pending = self._pending(kind, ref)
-            if pending is None:
+            engine = self._service.engine
+            creation = self._remembered(ref, kind, engine.pending_creation, engine.pending_creation_of_uuid)
+            if creation is None:
                 raise
-            return pending
+            return self._service.pending(creation).to_dict()
         item = self._service.volume(found) if kind is Kind.VOLUME else self._service.snapshot(found)
         return self._masked({**item.to_dict(), **self._service.details(found)})
-
-    def _pending(self, kind: Kind, ref: Ref) -> Answer | None:
-        """Describe what is only being created yet and has no journal entry so far."""
-        if not isinstance(ref, NameRef):
-            return None
-        operation = self._service.engine.pending_creation(self._access.locate(ref.where), kind, ref.name)
-        return None if operation is None else self._service.pending(operation).to_dict()
 
     def _masked(self, item: dict[str, Any]) -> dict[str, Any]:
         """Hide what lies in pools that the caller may not see: parents, and the source that they tell."""

@@ -40,6 +40,10 @@ _KEEP_FINISHED = 1000
 _KEEP_FINISHED_SECONDS = 3600.0
 #: Seconds that a command with ``--wait 0`` gives its intent to become durable.
 ACCEPT_SECONDS = 2.0
+#: Seconds in which an operation that a worker took at once writes its intent itself.
+_ACCEPT_SOON = 0.05
+#: Threads that write the intents of operations that no worker is free for yet.
+_ACCEPTORS = 8
 _REPLANS = 5
 
 
@@ -103,6 +107,7 @@ class Engine:
         self._new_id = new_id
         self._executor = Executor(cluster, cluster, failpoint)
         self._workers = Workers("vdisk-worker", settings.workers, log)
+        self._acceptors = Workers("vdisk-accept", lambda: _ACCEPTORS, log)
         self._timer = Timer("vdisk-timer", log)
         self._changed = threading.Condition()
         self._locks = LockTable()
@@ -152,7 +157,15 @@ class Engine:
 
         if seconds > 0:
             return patient(partial(wait_for, settled), seconds, give_way)
-        if not wait_for(lambda: settled() or operation.durable, ACCEPT_SECONDS):
+
+        def accepted() -> bool:
+            return settled() or operation.durable
+
+        busy = self._workers.load()[0] > 0
+        if wait_for(accepted, 0 if busy else _ACCEPT_SOON):
+            return settled()
+        self._acceptors.submit(operation.request.where.pool_id, partial(self._accept, operation))
+        if not wait_for(accepted, ACCEPT_SECONDS):
             raise NotReady(
                 f"operation {operation.id} is queued but not durable yet, because pool "
                 f"{operation.request.where.pool!r} does not answer or others come first; repeat the command"
@@ -193,16 +206,17 @@ class Engine:
 
     def pending_creation(self, where: Location, target: Kind, name: str) -> Operation | None:
         """Return the operation that is creating that name and has not answered yet."""
+        return self._creation(target, lambda request: request.where == where and request.name == name)
+
+    def pending_creation_of_uuid(self, pool_id: int, target: Kind, uuid: str) -> Operation | None:
+        """Return the operation that is creating that uuid and has not answered yet."""
+        return self._creation(target, lambda request: request.where.pool_id == pool_id and request.uuid == uuid)
+
+    def _creation(self, target: Kind, matches: Callable[[Request], bool]) -> Operation | None:
         with self._changed:
             for operation in self._live.values():
                 request = operation.request
-                if (
-                    not operation.answered
-                    and request.where == where
-                    and request.target is target
-                    and request.name == name
-                    and request.creates
-                ):
+                if not operation.answered and request.target is target and request.creates and matches(request):
                     return operation
         return None
 
@@ -223,10 +237,10 @@ class Engine:
             if operation.durable and not operation.request.creates:
                 raise InvalidArgument(f"operation {op_id} ({operation.request.kind}) has begun and only goes forward")
             operation.abort = operation.abort or error
-            if operation.state is State.QUEUED and not operation.durable:
+            if operation.state is State.QUEUED and not operation.durable and not operation.accepting:
                 operation.state, operation.error = State.FAILED, error
                 self._end(operation)
-            elif operation.state is State.WAITING:
+            elif operation.state is State.QUEUED or operation.state is State.WAITING:
                 self._dispatch(operation)
             self._changed.notify_all()
         self._log.info("operation %s: cancelled", op_id)
@@ -274,6 +288,7 @@ class Engine:
             self._stopping = True
             self._changed.notify_all()
         self._timer.stop()
+        self._acceptors.stop(0)
         if not self._workers.stop(timeout):
             self._log.warning("some operations are still inside a call to the cluster; they are left to their intents")
 
@@ -387,8 +402,26 @@ class Engine:
             self._log.exception("operation %s (%s %s)", operation.id, operation.request.kind, operation.target)
             self._failed(operation, Internal(f"operation {operation.id} met an unexpected error; see the mgr log"))
 
+    def _accept(self, operation: Operation) -> None:
+        """Make an operation durable before a worker is free for it, so that ``--wait 0`` can answer."""
+        with self._changed:
+            if operation.begun or operation.durable or operation.state.final or self._stopping:
+                return
+            operation.accepting = True
+        try:
+            self._persist(operation)
+        except VdiskError as error:
+            self._log.warning("operation %s: writing its intent failed: %s", operation.id, error.message)
+        finally:
+            with self._changed:
+                operation.accepting = False
+                self._changed.notify_all()
+
     def _attempt(self, operation: Operation) -> None:
         """Observe, plan, and carry out; the same for a new operation and for one that a crash cut anywhere."""
+        with self._changed:
+            operation.begun = True
+            self._changed.wait_for(lambda: not operation.accepting)
         for _ in range(_REPLANS):
             if operation.abort is not None:
                 if operation.durable:

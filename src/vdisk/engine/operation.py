@@ -48,8 +48,9 @@ class StepRecord:
 class Operation:
     """A request under way. Its fields change under the engine's lock only.
 
-    ``answered`` says that the command's answer is true by now, ``durable`` that the intent is written, ``abort`` that
-    the request failed with that error and what it left is being undone.
+    ``answered`` says that the command's answer is true by now, ``durable`` that the intent is written, ``begun`` that a
+    worker has taken it, ``accepting`` that its intent is being written before one did, and ``abort`` that the request
+    failed with that error and what it left is being undone.
     """
 
     id: str
@@ -69,6 +70,8 @@ class Operation:
     waiting_since: float | None = None
     finished_at: float | None = None
     lock_keys: tuple[str, ...] = ()
+    begun: bool = False
+    accepting: bool = False
 
     @property
     def stuck(self) -> bool:
