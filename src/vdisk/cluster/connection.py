@@ -27,6 +27,8 @@ from .errors import from_errno, translated
 #: The entity that vdisk makes for itself. Its key stays in memory; only its name appears in logs.
 ENTITY = "client.vdisk"
 _FENCE_INTERVAL = 0.1
+#: Seconds after which a command to the mgr counts as not answered.
+_COMMAND_TIMEOUT = 30
 _CAPS = {"mon": "profile rbd", "mgr": "profile rbd", "osd": "profile rbd"}
 
 
@@ -93,6 +95,9 @@ class Session:
             if found is None:
                 found = self.handle.open_ioctx2(pool_id)
                 found.set_namespace(namespace)
+                # A full pool or quota answers writes with ENOSPC or EDQUOT instead of holding them, and lets removals
+                # and omap changes of existing objects through.
+                found.set_osdmap_full_try()
                 self._contexts[key] = found
             return found
 
@@ -250,7 +255,8 @@ def open_command_connection(mgr: MgrContext) -> Connection:
     """Return the connection that sends mgr commands with vdisk's own key (FACTS 4)."""
 
     def opener() -> rados.Rados:
-        handle = _own_handle(mgr, {})
+        # The timeout that mgr_command takes is ignored by the binding; this one is honoured for mgr commands too.
+        handle = _own_handle(mgr, {"rados_mon_op_timeout": str(_COMMAND_TIMEOUT)})
         handle.connect()
         return handle
 
@@ -288,11 +294,7 @@ def _own_key(mgr: MgrContext) -> str:
 
 
 def mgr_command(connection: Connection, command: Mapping[str, Any]) -> str:
-    """Send a command to the active mgr and return its output.
-
-    There is no timeout: librados' binding takes one and ignores it. Without an active mgr the call hangs, but then this
-    module does not run either; callers bound how many may hang in a busy module.
-    """
+    """Send a command to the active mgr and return its output; no answer in time is :class:`NotReady`."""
     what = str(command["prefix"])
     session = connection.session()
     with connection.handle(what) as handle:

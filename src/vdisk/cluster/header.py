@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from ..model.errors import Internal
 from ..model.observed import Child, Image, Parent, Snap
 
+#: cls::rbd::TRASH_IMAGE_STATE_MOVING.
+_TRASH_STATE_MOVING = 1
 #: cls::rbd::SNAPSHOT_NAMESPACE_TYPE_USER; the others are group, trash and mirror.
 _USER_NAMESPACE = 0
 
@@ -56,11 +58,16 @@ def decode_string(data: bytes) -> str:
     return _Cursor(data).text()
 
 
-def decode_trash_name(data: bytes) -> str:
-    """Return the image's former name from an ``rbd_trash`` value (``cls::rbd::TrashImageSpec``)."""
-    _, _, content = _Cursor(data).frame()
+def decode_trash(data: bytes) -> tuple[str, bool]:
+    """Return (former name, whether the move to the trash is over) of a ``cls::rbd::TrashImageSpec`` in ``rbd_trash``.
+
+    A move that was cut short leaves the state MOVING; librbd removes no such image, and moving it again finishes it.
+    """
+    version, _, content = _Cursor(data).frame()
     content.u8()  # source: user, mirroring, migration, ...
-    return content.text()
+    name = content.text()
+    content.take(16)  # deletion time, end of the deferment
+    return name, version < 2 or content.u8() != _TRASH_STATE_MOVING
 
 
 def decode_time(data: bytes) -> float:

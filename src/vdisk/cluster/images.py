@@ -11,7 +11,7 @@ from ..model.layout import Layout, feature_names
 from ..model.observed import FEATURE_BITS, OBJECT_MAP, Image, Location, Watcher
 from . import omap
 from .connection import Connection, MgrContext, clone_takes_format
-from .header import decode_image, decode_string, decode_trash_name
+from .header import decode_image, decode_string, decode_trash
 from .usage import count_objects
 
 _DIRECTORY = "rbd_directory"
@@ -50,7 +50,8 @@ class Images:
                 return self._load(ioctx, decode_string(listed), image_id, trashed=False)
             trashed = (omap.get_keys(ioctx, _TRASH, [key]) or {}).get(key)
             if trashed is not None:
-                return self._load(ioctx, decode_trash_name(trashed), image_id, trashed=True)
+                name, moved = decode_trash(trashed)
+                return self._load(ioctx, name, image_id, trashed=moved)
             return None
 
     def partial(self, where: Location, name: str) -> bool:
