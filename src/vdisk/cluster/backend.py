@@ -116,6 +116,10 @@ class CephCluster:
         """Remove a snapshot."""
         self.images.drop(where, image_id, snap)
 
+    def purge(self, where: Location, image_id: str, snap_id: int) -> None:
+        """Remove a snapshot from librbd's trash namespace."""
+        self.images.purge(where, image_id, snap_id)
+
     def grow(self, where: Location, image: str, size: int) -> None:
         """Grow an image."""
         self.images.resize(where, image, size)

@@ -15,8 +15,9 @@ from ..model.observed import Child, Image, Parent, Snap
 
 #: cls::rbd::TRASH_IMAGE_STATE_MOVING.
 _TRASH_STATE_MOVING = 1
-#: cls::rbd::SNAPSHOT_NAMESPACE_TYPE_USER; the others are group, trash and mirror.
+#: cls::rbd::SNAPSHOT_NAMESPACE_TYPE_USER and _TRASH; the others are group and mirror.
 _USER_NAMESPACE = 0
+_TRASH_NAMESPACE = 2
 
 
 class _Cursor:
@@ -106,13 +107,16 @@ def decode_snap(data: bytes, children: bytes | None = None) -> Snap:
         content.u64()  # features, unused
         content.frame()  # parent
     content.u8()  # protection status
-    user = True
+    user, original_name = True, None
     if version >= 3:
         content.u64()  # flags
     if version >= 5:
         _, _, namespace = content.frame()
-        user = namespace.u32() == _USER_NAMESPACE
-    return Snap(snap_id, name, size, user, decode_children(children) if children else ())
+        kind = namespace.u32()
+        user = kind == _USER_NAMESPACE
+        if kind == _TRASH_NAMESPACE:
+            original_name = namespace.text()
+    return Snap(snap_id, name, size, user, decode_children(children) if children else (), original_name)
 
 
 def decode_image(name: str, image_id: str, values: Mapping[str, bytes], trashed: bool = False) -> Image:

@@ -7,6 +7,7 @@ import logging
 import rados
 import rbd
 
+from ..model.errors import NotReady
 from ..model.layout import Layout, feature_names
 from ..model.observed import FEATURE_BITS, OBJECT_MAP, Image, Location, Watcher
 from . import omap
@@ -60,7 +61,7 @@ class Images:
             image_id = self._id_of(ioctx, name)
             if image_id is not None:
                 return self._load(ioctx, name, image_id, trashed=False) is None
-            return f"name_{name}" in (omap.get_keys(ioctx, _DIRECTORY, [f"name_{name}"]) or {})
+            return self._listed(ioctx, name)
 
     def watchers(self, where: Location, image_id: str) -> tuple[Watcher, ...]:
         """Return who has the image open; empty when the image is gone. A read-only look leaves no watch of its own."""
@@ -92,6 +93,8 @@ class Images:
     def create(self, where: Location, name: str, size: int, layout: Layout) -> None:
         """Create an empty image of ``size`` bytes. An existing one raises ``AlreadyExists``."""
         with self._connection.ioctx(where, f"creating image {where}/{name}") as ioctx:
+            # Made together with the first image, so that images can be moved to the trash at the pool's quota.
+            omap.ensure_object(ioctx, _TRASH)
             self._rbd.create(ioctx, name, size, old_format=False, **layout.arguments())
         self._log.info("rbd: create %s/%s (size: %d)", where, name, size)
 
@@ -126,6 +129,16 @@ class Images:
                 return
         self._log.info("rbd: snap rm %s@%s (image id %s)", where, snap, image_id)
 
+    def purge(self, where: Location, image_id: str, snap_id: int) -> None:
+        """Remove a snapshot from librbd's trash namespace, where an interrupted removal left it; gone is no error."""
+        with self._connection.ioctx(where, f"removing snapshot id {snap_id} in {where}") as ioctx:
+            try:
+                with rbd.Image(ioctx, image_id=image_id) as handle:
+                    handle.remove_snap_by_id(snap_id)
+            except rbd.ImageNotFound:
+                return
+        self._log.info("rbd: snap rm id %d (image id %s in %s)", snap_id, image_id, where)
+
     def resize(self, where: Location, name: str, size: int) -> None:
         """Grow an image to ``size`` bytes."""
         with self._connection.ioctx(where, f"resizing {where}/{name}") as ioctx, rbd.Image(ioctx, name) as image:
@@ -138,15 +151,21 @@ class Images:
             try:
                 self._rbd.remove(ioctx, name)
             except rbd.ImageNotFound:
+                if self._listed(ioctx, name):
+                    raise NotReady(f"removing {where}/{name} failed halfway") from None
                 return
         self._log.info("rbd: remove unfinished %s/%s", where, name)
 
     def trash(self, where: Location, name: str) -> None:
         """Move an image to the trash; one that is not there (any more) is no error."""
         with self._connection.ioctx(where, f"moving {where}/{name} to the trash") as ioctx:
+            # librbd answers "not found" as well when it can't create this object, at the pool's quota for one.
+            omap.ensure_object(ioctx, _TRASH)
             try:
                 self._rbd.trash_move(ioctx, name, 0)
             except rbd.ImageNotFound:
+                if self._listed(ioctx, name):
+                    raise NotReady(f"moving {where}/{name} to the trash failed halfway") from None
                 return
         self._log.info("rbd: trash move %s/%s", where, name)
 
@@ -183,6 +202,11 @@ class Images:
             return decode_string(ioctx.read(f"rbd_id.{name}", 1024))
         except rados.ObjectNotFound:
             return None
+
+    def _listed(self, ioctx: rados.Ioctx, name: str) -> bool:
+        """Tell whether anything still leads from an image's name to it."""
+        key = f"name_{name}"
+        return self._id_of(ioctx, name) is not None or key in (omap.get_keys(ioctx, _DIRECTORY, [key]) or {})
 
     @staticmethod
     def _load(ioctx: rados.Ioctx, name: str, image_id: str, trashed: bool) -> Image | None:

@@ -115,6 +115,16 @@ def _operate(ioctx: rados.Ioctx, op: rados.ReadOp, oid: str) -> bool:
     return True
 
 
+def ensure_object(ioctx: rados.Ioctx, oid: str) -> None:
+    """Create an object unless it exists; looked at first, since a full pool refuses even an idempotent creation."""
+    try:
+        ioctx.stat(oid)
+    except rados.ObjectNotFound:
+        with rados.WriteOpCtx() as op:
+            op.new(rados.LIBRADOS_CREATE_IDEMPOTENT)
+            ioctx.operate_write_op(op, oid)
+
+
 def remove_object(ioctx: rados.Ioctx, oid: str) -> bool:
     """Remove an object; False when there was none."""
     try:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 from dataclasses import dataclass
 
-from ..model.errors import Internal, NotFound, NotReady
+from ..model.errors import Internal, NotFound
 from ..model.observed import Location
-from .connection import Connection, mgr_command
-
-#: Calls that may wait for rbd_support at a time: it can hold its lock for minutes, and each call holds a worker.
-_MAX_IN_FLIGHT = 16
+from .connection import CommandClient, Connection
 
 
 @dataclass(frozen=True)
@@ -32,21 +28,16 @@ class TaskQueue:
     """Adds removals to rbd_support's durable queue. Adding one that is there answers with the one that is there."""
 
     def __init__(self, connection: Connection, log: logging.Logger) -> None:
-        self._connection = connection
-        self._slots = threading.BoundedSemaphore(_MAX_IN_FLIGHT)
+        self._client = CommandClient(connection)
         self._log = log
 
     def add_trash_remove(self, where: Location, image_id: str) -> str | None:
         """Queue the removal of a trashed image; returns the task id, None when the image is gone already."""
         spec = f"{where}/{image_id}"
-        if not self._slots.acquire(blocking=False):
-            raise NotReady("rbd_support is slow to take tasks")
         try:
-            out = mgr_command(self._connection, {"prefix": "rbd task add trash remove", "image_id_spec": spec})
+            out = self._client.send({"prefix": "rbd task add trash remove", "image_id_spec": spec})
         except NotFound:
             return None
-        finally:
-            self._slots.release()
         try:
             task_id = str(json.loads(out)["id"])
         except (ValueError, LookupError, TypeError):
@@ -57,7 +48,7 @@ class TaskQueue:
     def list(self) -> list[Task]:
         """Return every queued task."""
         tasks = []
-        for item in json.loads(mgr_command(self._connection, {"prefix": "rbd task list", "format": "json"}) or "[]"):
+        for item in json.loads(self._client.send({"prefix": "rbd task list", "format": "json"}) or "[]"):
             refs = item.get("refs", {})
             tasks.append(
                 Task(

@@ -130,6 +130,10 @@ class Engine:
             joined = self._same(request)
             if joined is not None:
                 return joined
+            stuck = next((operation for operation in self._stuck.values() if request.same(operation.request)), None)
+            if stuck is not None:
+                self._revive(stuck)
+                return stuck
             if len(self._live) >= self._settings.queue_limit():
                 raise Throttled(f"{len(self._live)} operations are queued already; try again later")
             operation = Operation(self._new_id(), request, self._clock())
@@ -253,15 +257,19 @@ class Engine:
             if operation.state is State.WAITING:
                 self._dispatch(operation)
             elif operation.stuck:
-                del self._stuck[op_id]
-                operation.state, operation.abort, operation.error = State.QUEUED, None, None
-                operation.attempts, operation.finished_at = 0, None
-                self._remember(operation)
-                self._admit(operation)
+                self._revive(operation)
             else:
                 raise InvalidArgument(f"operation {op_id} is {operation.state.value}: there is nothing to retry")
         self._log.info("operation %s: retried", op_id)
         return operation
+
+    def _revive(self, operation: Operation) -> None:
+        """Queue a stuck operation again. Caller holds the lock."""
+        del self._stuck[operation.id]
+        operation.state, operation.abort, operation.error = State.QUEUED, None, None
+        operation.attempts, operation.finished_at = 0, None
+        self._remember(operation)
+        self._admit(operation)
 
     def figures(self) -> dict[str, int]:
         """Return counts for ``vdisk status``."""
@@ -429,6 +437,9 @@ class Engine:
                     self._carry_out(operation, operation.request.undo(self._cluster), undoing=True)
                 self._finish(operation, operation.abort)
                 return
+            if operation.answered and self._gone_since(operation.request):
+                self._finish(operation, None)
+                return
             plan = operation.request.plan(self._cluster)
             if plan.request != operation.request or not operation.durable:
                 with self._changed:
@@ -444,11 +455,15 @@ class Engine:
             return
         raise NotReady(f"{operation.target} is being changed by somebody else all the time")
 
+    def _gone_since(self, request: Request) -> bool:
+        """Tell whether somebody removed what a creation had answered with; it is not made a second time."""
+        return request.creates and self._cluster.lookup(request.where, request.target, request.name) != request.uuid
+
     def _persist(self, operation: Operation) -> None:
         self._cluster.fence()
         self._cluster.put_intent(operation.request.where, operation.id, operation.to_intent())
         with self._changed:
-            operation.durable = True
+            operation.durable = operation.recorded = True
             self._changed.notify_all()
 
     def _carry_out(self, operation: Operation, steps: tuple[Step, ...], undoing: bool = False) -> None:
@@ -463,6 +478,11 @@ class Engine:
                 operation.step = step.name
             started = time.monotonic()
             self._executor.run(step)
+            if isinstance(step, Answer) and step is not steps[-1] and operation.request.creates:
+                # What is answered and then removed by somebody must not be made again after a crash.
+                with self._changed:
+                    operation.answered = True
+                self._persist(operation)
             with self._changed:
                 operation.history.append(StepRecord(step.name, time.monotonic() - started))
                 operation.steps_done += 1
@@ -506,7 +526,7 @@ class Engine:
                 del self._latest[key]
         if operation.stuck:
             self._stuck[operation.id] = operation
-        elif operation.state is State.FAILED or any(record.name != Answer.NAME for record in operation.history):
+        elif operation.state is State.FAILED or operation.recorded:
             # A repeat that found everything done already is not worth remembering.
             self._finished[operation.id] = operation
         self._expire()
@@ -515,8 +535,8 @@ class Engine:
 
     def _failed(self, operation: Operation, error: VdiskError) -> None:
         """Try again what can pass; undo what can't; keep what was answered already for the operator to see."""
-        if isinstance(error, NotFound) and self._location_gone(operation.request.where):
-            # Its intent went with the pool or namespace, and so did everything that it could undo.
+        if isinstance(error, NotFound) and self._pool_gone(operation.request.where):
+            # Its intent went with the pool, and so did everything that it could undo.
             with self._changed:
                 operation.durable = False
         with self._changed:
@@ -544,12 +564,14 @@ class Engine:
                 operation.state = State.FAILED
                 self._end(operation)
 
-    def _location_gone(self, where: Location) -> bool:
-        """Tell whether a pool or namespace does not exist any more; when in doubt it does."""
+    def _pool_gone(self, where: Location) -> bool:
+        """Tell whether a pool does not exist any more; when in doubt it does.
+
+        A namespace that was removed is no reason to stop: RADOS itself knows no namespaces, so what an operation left
+        there can still be undone, and would come back with the next namespace of that name if it were not.
+        """
         try:
-            if self._cluster.pool_name(where.pool_id) is None:
-                return True
-            return bool(where.namespace) and where.namespace not in self._cluster.namespaces(where.pool_id, where.pool)
+            return self._cluster.pool_name(where.pool_id) is None
         except VdiskError:
             return False
 

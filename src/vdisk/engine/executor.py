@@ -59,6 +59,8 @@ class Executor:
                 do.write_entry(where, kind, uuid, {"csi.imageid": found.id})
             case steps.DropSnapshot(where, image_id, snap):
                 do.drop(where, image_id, snap)
+            case steps.PurgeSnapshot(where, image_id, snap_id):
+                do.purge(where, image_id, snap_id)
             case steps.Seal(where, image):
                 do.cut(where, image, image)
             case steps.RemoveUnfinished(where, image):

@@ -48,9 +48,9 @@ class StepRecord:
 class Operation:
     """A request under way. Its fields change under the engine's lock only.
 
-    ``answered`` says that the command's answer is true by now, ``durable`` that the intent is written, ``begun`` that a
-    worker has taken it, ``accepting`` that its intent is being written before one did, and ``abort`` that the request
-    failed with that error and what it left is being undone.
+    ``answered`` says that the command's answer is true by now, ``durable`` that the intent is written, ``recorded``
+    that it ever was, ``begun`` that a worker has taken it, ``accepting`` that its intent is being written before one
+    did, and ``abort`` that the request failed with that error and what it left is being undone.
     """
 
     id: str
@@ -70,6 +70,7 @@ class Operation:
     waiting_since: float | None = None
     finished_at: float | None = None
     lock_keys: tuple[str, ...] = ()
+    recorded: bool = False
     begun: bool = False
     accepting: bool = False
 
@@ -119,6 +120,7 @@ class Operation:
                 "kind": self.request.kind,
                 "request": request_to_dict(self.request),
                 "started_at": self.started_at,
+                "answered": self.answered,
                 "abort": abort,
             },
             sort_keys=True,
@@ -133,6 +135,7 @@ def operation_from_intent(op_id: str, text: str) -> Operation:
     try:
         request = request_from_dict(data["kind"], data["request"])
         abort = None if data["abort"] is None else error_from_dict(data["abort"])
-        return Operation(op_id, request, float(data["started_at"]), durable=True, abort=abort)
-    except (KeyError, TypeError) as error:
+        answered, started_at = bool(data["answered"]), float(data["started_at"])
+        return Operation(op_id, request, started_at, answered=answered, durable=True, recorded=True, abort=abort)
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"field {error}") from error

@@ -42,6 +42,9 @@ class Effects(Protocol):
     def drop(self, where: Location, image_id: str, snap: str) -> None:
         """Remove a snapshot."""
 
+    def purge(self, where: Location, image_id: str, snap_id: int) -> None:
+        """Remove a snapshot from librbd's trash namespace."""
+
     def grow(self, where: Location, image: str, size: int) -> None:
         """Grow an image."""
 

@@ -28,6 +28,7 @@ class Workers:
         self._jobs: OrderedDict[Hashable, deque[Callable[[], None]]] = OrderedDict()
         self._busy: Counter[Hashable] = Counter()
         self._threads: set[threading.Thread] = set()
+        self._queued = 0
         self._idle = 0
         self._stopping = False
         self._numbers = itertools.count(1)
@@ -38,7 +39,9 @@ class Workers:
             if self._stopping:
                 return
             self._jobs.setdefault(group, deque()).append(job)
-            if self._idle == 0 and len(self._threads) < max(1, self._limit()):
+            self._queued += 1
+            # A resting thread that was woken for an earlier job still counts as idle, so jobs are counted against them.
+            if self._queued > self._idle and len(self._threads) < max(1, self._limit()):
                 thread = threading.Thread(target=self._work, name=f"{self._name}-{next(self._numbers)}", daemon=True)
                 self._threads.add(thread)
                 thread.start()
@@ -48,7 +51,7 @@ class Workers:
     def load(self) -> tuple[int, int]:
         """Return (jobs queued, jobs running)."""
         with self._changed:
-            return sum(map(len, self._jobs.values())), sum(self._busy.values())
+            return self._queued, sum(self._busy.values())
 
     def group_load(self, group: Hashable) -> int:
         """Return how many jobs of a group are queued or running."""
@@ -60,6 +63,7 @@ class Workers:
         with self._changed:
             self._stopping = True
             self._jobs.clear()
+            self._queued = 0
             self._changed.notify_all()
             return self._changed.wait_for(lambda: not self._busy, timeout)
 
@@ -69,6 +73,7 @@ class Workers:
         for group, jobs in self._jobs.items():
             if self._busy[group] < share:
                 job = jobs.popleft()
+                self._queued -= 1
                 if jobs:
                     self._jobs.move_to_end(group)
                 else:

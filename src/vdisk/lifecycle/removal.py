@@ -18,6 +18,7 @@ from .steps import (
     Answer,
     AwaitChildren,
     DropSnapshot,
+    PurgeSnapshot,
     QueueRemoval,
     ReleaseName,
     RemoveEntry,
@@ -61,7 +62,7 @@ class Removal(Request):
     def _remove(self, view: View, entry: Entry | None, extra: Sequence[Step], seal: str | None) -> Plan:
         """Plan the removal. ``extra`` cleans up beside the image, ``seal`` names its own snapshot."""
         image_name = entry.image if entry is not None else self.image
-        image = self._observe(view, image_name)
+        image = self._observe(view, image_name, entry)
         reserved = bool(self.name) and view.lookup(self.where, self.target, self.name) == self.uuid
         if image is None and entry is None and not reserved and not self.image_id and not self.temp_id:
             raise NotFound(f"{self.target.value} {self.name or self.uuid!r} does not exist in {self.where}")
@@ -80,16 +81,18 @@ class Removal(Request):
         if image is not None:
             if seal is not None and image.snap(seal) is not None:
                 steps.append(DropSnapshot(self.where, image.id, seal))
+            steps += [PurgeSnapshot(self.where, image.id, snap.id) for snap in image.abandoned()]
             steps += [AwaitChildren(self.where, image.id), QueueRemoval(self.where, image.id)]
         return Plan(request, tuple(steps))
 
-    def _observe(self, view: View, image_name: str) -> Image | None:
-        """Find the image by name, or by the id that an earlier plan settled once it is in the trash."""
+    def _observe(self, view: View, image_name: str, entry: Entry | None) -> Image | None:
+        """Find the image by name, or in the trash by the id that an earlier plan settled or the journal has."""
         image = view.find(self.where, image_name)
+        image_id = self.image_id or (entry.image_id if entry is not None else None)
         if image is not None and self.image_id and image.id != self.image_id:
             image = None  # the name was given to another image since
-        if image is None and self.image_id:
-            image = view.find_id(self.where, self.image_id)
+        if image is None and image_id:
+            image = view.find_id(self.where, image_id)
         return image
 
     def _check_free(self, view: View, image: Image, seal: str | None) -> None:

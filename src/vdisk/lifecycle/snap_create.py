@@ -27,9 +27,9 @@ class CreateSnapshot(Request):
     layout: Layout
 
     def locks(self) -> Sequence[Lock]:
-        """The name and the source until the answer, the snapshot's image until it is sealed."""
+        """The name and the image until it is sealed, the source until the answer."""
         return [
-            name_lock(self.where, self.target, self.name),
+            name_lock(self.where, self.target, self.name, to_the_end=True),
             image_lock(self.where, self.source),
             image_lock(self.where, self.image, to_the_end=True),
         ]

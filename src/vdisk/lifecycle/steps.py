@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import ClassVar
 
 from ..model.layout import Layout
 from ..model.names import Kind
@@ -136,6 +135,18 @@ class DropSnapshot(Step):
 
 
 @dataclass(frozen=True)
+class PurgeSnapshot(Step):
+    """Remove a snapshot that an interrupted removal left in librbd's trash namespace with no clone on it."""
+
+    image_id: str
+    snap_id: int
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"remove trashed snapshot id {self.snap_id} of image id {self.image_id} in {self.where}"
+
+
+@dataclass(frozen=True)
 class Seal(Step):
     """Snapshot the clone under its own name: what restores are made from, and what remains."""
 
@@ -196,8 +207,6 @@ class ReleaseName(Step):
 @dataclass(frozen=True)
 class Answer(Step):
     """From here on the command's answer is true; the rest happens in the background."""
-
-    NAME: ClassVar[str] = "answer"
 
     def describe(self) -> str:
         """One line for a person."""

@@ -12,7 +12,7 @@ from ..model.names import Kind
 from ..model.observed import LAYERING, Image, Location
 from .base import Lock, Plan, Request, View, image_lock, name_lock
 from .creation import Reservation, image_steps, journal_steps, refuse_unfinished, reservation, undo_creation
-from .steps import Answer, CloneImage, CutSnapshot, DropSnapshot, GrowImage, Step
+from .steps import Answer, CloneImage, CutSnapshot, DropSnapshot, GrowImage, PurgeSnapshot, Step
 from .volume_restore import check_clone
 
 
@@ -31,7 +31,10 @@ class CloneVolume(Request):
 
     def locks(self) -> Sequence[Lock]:
         """The name and the source."""
-        return [name_lock(self.where, self.target, self.name), image_lock(self.source_where, self.source_image)]
+        return [
+            name_lock(self.where, self.target, self.name, to_the_end=True),
+            image_lock(self.source_where, self.source_image),
+        ]
 
     def same(self, other: Request) -> bool:
         """Same name, source, size and layout."""
@@ -103,5 +106,10 @@ def cut_and_clone(
 
 
 def drop_cut(where: Location, source: Image | None, snap: str) -> list[Step]:
-    """Steps that remove a cut that is still on the source, such as one an interrupted try left."""
-    return [DropSnapshot(where, source.id, snap)] if source is not None and source.snap(snap) is not None else []
+    """Steps that remove a cut that is still on the source, such as one an interrupted try left, in either namespace."""
+    if source is None:
+        return []
+    steps: list[Step] = [PurgeSnapshot(where, source.id, left.id) for left in source.abandoned(snap)]
+    if source.snap(snap) is not None:
+        steps.append(DropSnapshot(where, source.id, snap))
+    return steps

@@ -27,7 +27,7 @@ class CreateVolume(Request):
 
     def locks(self) -> Sequence[Lock]:
         """The name."""
-        return [name_lock(self.where, self.target, self.name)]
+        return [name_lock(self.where, self.target, self.name, to_the_end=True)]
 
     def same(self, other: Request) -> bool:
         """Same name, size and layout."""

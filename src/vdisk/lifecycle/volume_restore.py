@@ -36,7 +36,7 @@ class RestoreVolume(Request):
     def locks(self) -> Sequence[Lock]:
         """The name, and the snapshot together with other restores of it."""
         return [
-            name_lock(self.where, self.target, self.name),
+            name_lock(self.where, self.target, self.name, to_the_end=True),
             image_lock(self.snap_where, self.snap_image, shared=True),
         ]
 

@@ -99,6 +99,8 @@ class Snap:
     user: bool
     children: tuple[Child, ...] = ()
     """Linked clones (clone format 2)."""
+    original_name: str | None = None
+    """Name before it was moved to librbd's trash namespace; None outside of it."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,17 @@ class Image:
     def snap(self, name: str) -> Snap | None:
         """The user snapshot of that name."""
         return next((snap for snap in self.snaps if snap.user and snap.name == name), None)
+
+    def abandoned(self, name: str | None = None) -> list[Snap]:
+        """Snapshots (once called ``name``, if given) that an interrupted removal left in librbd's trash namespace.
+
+        librbd removes a snapshot there together with its last clone; without one nothing ever would.
+        """
+        return [
+            snap
+            for snap in self.snaps
+            if snap.original_name is not None and name in (None, snap.original_name) and not snap.children
+        ]
 
     @property
     def children(self) -> tuple[Child, ...]:

@@ -10,7 +10,7 @@ from .handles import Handle, decode_handle
 from .names import check_request_name
 
 _PART = re.compile(r"[^/@\x00-\x1f\x7f-\x9f]+")
-_SIZE = re.compile(r"([0-9]{1,20}) ?(?:([KMGTPE])(?:iB?)?|B)?", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]{1,20}) ?(?:([KMGTPE])(?:iB?)?|B)?", re.IGNORECASE | re.ASCII)
 _DURATION = re.compile(r"([0-9]{1,12})([smhdw]?)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 #: The largest image librbd can address with signed 64 bit offsets, in bytes.
