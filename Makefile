@@ -41,5 +41,5 @@ test-cluster: roots  ## tests on real clusters (RELEASES="pacific reef" PYTEST="
 test: lint test-unit test-cluster  ## all of it, from a bare machine
 
 clean:  ## remove what tests and tools left, but not the roots and the virtual environment
-	rm -rf .tox .mypy_cache .ruff_cache .pytest_cache $(CACHE)/logs $(CACHE)/pytest-*
+	rm -rf build src/*.egg-info .tox .mypy_cache .ruff_cache .pytest_cache $(CACHE)/logs $(CACHE)/pytest-*
 	find src tests tools -name __pycache__ -prune -exec rm -rf {} +

@@ -156,7 +156,7 @@ class Service:
                 "used": self._cluster.used(found.where, image),
                 "parents": parents,
                 "depth": len(parents),
-                "watchers": [watcher.to_dict() for watcher in self._cluster.watchers(found.where, image.id)],
+                "watchers": [w.to_dict() for w in self._cluster.watchers(found.where, image.id) if not w.mgr],
             }
 
         return self._read(found.where.pool_id, read)
@@ -238,7 +238,7 @@ class Service:
             )
         return operation, settled
 
-    def created(self, operation: Operation, settled: bool) -> dict[str, Any]:
+    def created(self, operation: Operation, settled: bool) -> Volume | Snapshot:
         """Describe what a creating or resizing operation made; before it is there, what is known of it."""
         request = operation.request
         if settled:
@@ -246,9 +246,8 @@ class Service:
             entry = self._read(request.where.pool_id, lambda: self._cluster.entry(found.where, found.kind, found.uuid))
             if entry is not None:
                 found = Found(found.where, found.kind, found.uuid, entry.name or found.name, entry)
-                item: Volume | Snapshot = self.volume(found) if found.kind is Kind.VOLUME else self.snapshot(found)
-                return item.to_dict()
-        return self.pending(operation).to_dict()
+                return self.volume(found) if found.kind is Kind.VOLUME else self.snapshot(found)
+        return self.pending(operation)
 
     def pending(self, operation: Operation) -> Volume | Snapshot:
         """Describe a volume or snapshot whose creation is under way, without reading anything."""
@@ -363,13 +362,13 @@ class Service:
         if parent is None:
             return None
         named = parse_image_name(parent["image"]) if parent["image"] is not None else None
+        where = Location(parent["pool_id"], parent["pool"] or "", parent["namespace"])
         if named is None:
-            return Source("image", None, parent["image"])
+            return Source("image", None, parent["image"], where)
         kind, uuid = named
-        where = Location(parent["pool_id"], parent["pool"], parent["namespace"])
         entry = self._cluster.entry(where, kind, uuid)
         name = entry.name if entry is not None and entry.name is not None else parent["image"]
-        return Source(kind.value, self.handle(where, uuid), name)
+        return Source(kind.value, self.handle(where, uuid), name, where)
 
     def _ancestors(self, image: Image) -> Iterator[dict[str, Any]]:
         """Follow the parent links of an image, through the trash and across pools."""

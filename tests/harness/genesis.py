@@ -118,7 +118,7 @@ def knows_ciphers(plan: Plan) -> bool:
 def link_modules(release: Release, directory: Path) -> None:
     """Fill a mgr_module_path: links to every stock module and file of the release, and to ours if it is there."""
     for entry in release.path(STOCK_MODULES).iterdir():
-        if entry.name != "__pycache__":
+        if entry.name not in ("__pycache__", "vdisk"):
             (directory / entry.name).symlink_to(f"{STOCK_MODULES}/{entry.name}")
     if has_module():
         (directory / "vdisk").symlink_to(SOURCE / "vdisk")

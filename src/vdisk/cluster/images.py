@@ -125,9 +125,10 @@ class Images:
             try:
                 with rbd.Image(ioctx, image_id=image_id) as handle:
                     handle.remove_snap(snap)
+                    name = handle.get_name()
             except rbd.ImageNotFound:
                 return
-        self._log.info("rbd: snap rm %s@%s (image id %s)", where, snap, image_id)
+        self._log.info("rbd: snap rm %s/%s@%s", where, name or image_id, snap)
 
     def purge(self, where: Location, image_id: str, snap_id: int) -> None:
         """Remove a snapshot from librbd's trash namespace, where an interrupted removal left it; gone is no error."""
@@ -135,9 +136,10 @@ class Images:
             try:
                 with rbd.Image(ioctx, image_id=image_id) as handle:
                     handle.remove_snap_by_id(snap_id)
+                    name = handle.get_name()
             except rbd.ImageNotFound:
                 return
-        self._log.info("rbd: snap rm id %d (image id %s in %s)", snap_id, image_id, where)
+        self._log.info("rbd: snap rm %s/%s, snapshot id %d", where, name or image_id, snap_id)
 
     def resize(self, where: Location, name: str, size: int) -> None:
         """Grow an image to ``size`` bytes."""

@@ -67,7 +67,7 @@ class Argument:
             if isinstance(value, bool):
                 raise ValueError
             number = float(value)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             raise InvalidArgument(f"{self.name} {value!r} is no number") from None
         if not math.isfinite(number):
             raise InvalidArgument(f"{self.name} {value!r} is no finite number")

@@ -10,6 +10,7 @@ from ..lifecycle.base import Request
 from ..model.errors import Denied, InvalidArgument, NotFound
 from ..model.layout import parse_layout
 from ..model.names import Kind, check_request_name
+from ..model.objects import Snapshot, Volume
 from ..model.observed import Location
 from ..model.specs import (
     ImageSpec,
@@ -66,7 +67,7 @@ class Handlers:
         spec = parse_pool_spec(args["pool_spec"])
         limit, marker = _page(args)
         where = self._access.locate(spec)
-        return [self._masked(volume.to_dict()) for volume in self._service.volumes(where, limit, marker)]
+        return [self._shown(volume) for volume in self._service.volumes(where, limit, marker)]
 
     def volume_info(self, args: Arguments) -> Answer:
         """``vdisk volume info``."""
@@ -97,7 +98,7 @@ class Handlers:
         if (args["pool_spec"] is None) == (args["image_spec"] is None):
             raise InvalidArgument("pool_spec or image_spec is missing: give pool[/namespace] or pool[/namespace]/image")
         where, image = self._pool_or_image(args)
-        return [snapshot.to_dict() for snapshot in self._service.snapshots(where, image, limit, marker)]
+        return [self._shown(snapshot) for snapshot in self._service.snapshots(where, image, limit, marker)]
 
     def snap_info(self, args: Arguments) -> Answer:
         """``vdisk snap info``."""
@@ -162,7 +163,7 @@ class Handlers:
         if args["dry_run"]:
             return self._dry_run(request)
         operation, settled = self._service.run(request, self._wait(args))
-        return self._masked(self._service.created(operation, settled))
+        return self._shown(self._service.created(operation, settled))
 
     def _remove(self, args: Arguments, kind: Kind, ref: Ref) -> Answer:
         """Remove; repeating it after it answered gives the same answer as long as the operation is remembered.
@@ -171,7 +172,7 @@ class Handlers:
         """
         try:
             found = self._access.find(kind, ref)
-        except NotFound:
+        except (NotFound, Denied):
             engine = self._service.engine
             creation = self._remembered(ref, kind, engine.pending_creation, engine.pending_creation_of_uuid)
             removal = self._remembered(ref, kind, engine.removal_of, engine.removal_of_uuid)
@@ -211,21 +212,26 @@ class Handlers:
     def _info(self, kind: Kind, ref: Ref) -> Answer:
         try:
             found = self._access.find(kind, ref)
-        except NotFound:
+        except (NotFound, Denied):
             engine = self._service.engine
             creation = self._remembered(ref, kind, engine.pending_creation, engine.pending_creation_of_uuid)
             if creation is None:
                 raise
-            return self._service.pending(creation).to_dict()
+            return self._shown(self._service.pending(creation))
         item = self._service.volume(found) if kind is Kind.VOLUME else self._service.snapshot(found)
-        return self._masked({**item.to_dict(), **self._service.details(found)})
-
-    def _masked(self, item: dict[str, Any]) -> dict[str, Any]:
-        """Hide what lies in pools that the caller may not see: parents, and the source that they tell."""
-        for parent in item.get("parents", []):
+        details = self._service.details(found)
+        for parent in details["parents"]:
             if not self._access.may(parent["pool"] or "", parent["namespace"]):
-                parent.update(pool=None, namespace=None, image=None, image_id=None, size=None)
-        return item
+                parent.update(dict.fromkeys(parent))
+        return {**self._shown(item), **details}
+
+    def _shown(self, item: Volume | Snapshot) -> dict[str, Any]:
+        """Return an object's JSON form without what lies in pools that the caller may not see."""
+        shown = item.to_dict()
+        source = item.source if isinstance(item, Volume) else None
+        if source is not None and not self._visible(source.where):
+            shown["source"].update(handle=None, name=None)
+        return shown
 
     def _pool_or_image(self, args: Arguments) -> tuple[Location, str | None]:
         if args["image_spec"] is not None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..model.errors import VdiskError
+from ..model.errors import Denied, VdiskError
 from ..model.specs import format_size
 
 #: What a handler answers with.
@@ -28,7 +28,10 @@ def render(answer: Answer, form: str, columns: Sequence[str] = ()) -> str:
 def render_error(error: VdiskError, form: str) -> tuple[int, str, str]:
     """Return (negative errno, output, status line) of an error; the output has the JSON form for programs."""
     out = "" if form == "plain" else json.dumps(error.to_dict(), indent=4 if form == "json-pretty" else None)
-    return -error.errno, out, f"{error.code}: {error.message}"
+    status = f"{error.code}: {error.message}"
+    if isinstance(error, Denied):
+        status += ". "  # the mgr appends a sentence of its own to every EACCES
+    return -error.errno, out, status
 
 
 def _block(answer: Mapping[str, Any], indent: str = "") -> str:
@@ -75,6 +78,8 @@ def _cell(key: str, value: Any) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6f}".rstrip("0").rstrip(".")
     if isinstance(value, list):
         return ", ".join(str(item) for item in value)
     if isinstance(value, int) and key.rpartition(".")[2] in _SIZES:

@@ -15,6 +15,7 @@ from typing import Any
 from ..lifecycle.base import Request
 from ..lifecycle.steps import Answer, Step
 from ..model.errors import (
+    Cancelled,
     Internal,
     InvalidArgument,
     LostRace,
@@ -179,10 +180,11 @@ class Engine:
     # -- looking -------------------------------------------------------------------------------------------------
 
     def operations(self) -> list[Operation]:
-        """Return operations under way and lately finished, oldest first."""
+        """Return operations under way and lately finished, oldest first; requests that were refused are no news."""
         with self._changed:
             self._expire()
-            return [*self._stuck.values(), *self._finished.values(), *self._live.values()]
+            finished = [operation for operation in self._finished.values() if operation.recorded]
+            return [*self._stuck.values(), *finished, *self._live.values()]
 
     def operation(self, op_id: str) -> Operation:
         """Return one operation; raises ``NotFound``."""
@@ -194,7 +196,7 @@ class Engine:
 
     def removal_of(self, where: Location, target: Kind, name: str) -> Operation | None:
         """Return the latest removal of that name that answered, so that repeating it answers the same."""
-        return self._removal(target, lambda request: request.where == where and request.name == name)
+        return self._removal(target, lambda request: request.where == where and name in (request.name, request.image))
 
     def removal_of_uuid(self, pool_id: int, target: Kind, uuid: str) -> Operation | None:
         """Return the removal of that uuid that answered, so that repeating it answers the same."""
@@ -210,7 +212,7 @@ class Engine:
 
     def pending_creation(self, where: Location, target: Kind, name: str) -> Operation | None:
         """Return the operation that is creating that name and has not answered yet."""
-        return self._creation(target, lambda request: request.where == where and request.name == name)
+        return self._creation(target, lambda request: request.where == where and name in (request.name, request.image))
 
     def pending_creation_of_uuid(self, pool_id: int, target: Kind, uuid: str) -> Operation | None:
         """Return the operation that is creating that uuid and has not answered yet."""
@@ -231,7 +233,7 @@ class Engine:
 
     def cancel(self, op_id: str) -> Operation:
         """Cancel an operation: what it did is undone. Raises ``InvalidArgument`` where it can only go forward."""
-        error = NotReady(f"operation {op_id} was cancelled")
+        error = Cancelled(f"operation {op_id} was cancelled by an operator")
         with self._changed:
             operation = self.operation(op_id)
             if operation.state.final:
@@ -484,8 +486,10 @@ class Engine:
                     operation.answered = True
                 self._persist(operation)
             with self._changed:
-                operation.history.append(StepRecord(step.name, time.monotonic() - started))
+                if not (isinstance(step, Answer) and any(record.name == step.name for record in operation.history)):
+                    operation.history.append(StepRecord(step.name, time.monotonic() - started))
                 operation.steps_done += 1
+                operation.progress = max(operation.progress, operation.steps_done / operation.steps_total)
                 if isinstance(step, Answer):
                     self._answer(operation)
 

@@ -60,6 +60,7 @@ class Operation:
     step: str | None = None
     steps_done: int = 0
     steps_total: int = 0
+    progress: float = 0.0
     history: list[StepRecord] = field(default_factory=list)
     attempts: int = 0
     answered: bool = False
@@ -92,7 +93,7 @@ class Operation:
             "target": self.target,
             "state": self.state.value,
             "step": self.step,
-            "progress": 1.0 if self.state is State.DONE else round(self.steps_done / max(1, self.steps_total), 3),
+            "progress": 1.0 if self.state is State.DONE else round(self.progress, 3),
             "waiting_for": list(self.waiting_for),
             "started_at": rfc3339(self.started_at),
             "error": self.error.to_dict()["error"] if self.error is not None else None,

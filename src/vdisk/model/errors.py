@@ -155,5 +155,11 @@ class Disconnected(NotReady):
     """The cluster connection is gone for good (blocklisted) and has to be made anew before trying again."""
 
 
+class Cancelled(NotReady):
+    """An operator cancelled the operation; whoever asked for it has to decide whether to ask again."""
+
+    retryable = False
+
+
 class LostRace(NotReady):
     """Another writer changed what a step was about to change; observing and planning again settles it."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from .observed import Location
+
 
 def rfc3339(seconds: float | None) -> str | None:
     """Format seconds since the epoch as RFC 3339 UTC with milliseconds (``2022-06-20T11:19:14.000Z``)."""
@@ -17,11 +19,12 @@ def rfc3339(seconds: float | None) -> str | None:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a volume's content came from; ``kind`` is ``snapshot``, ``volume`` or ``image``."""
+    """What a volume's content came from: a ``snapshot``, a ``volume`` or a plain ``image``, and where that lies."""
 
     kind: str
     handle: str | None
     name: str | None
+    where: Location
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
