@@ -8,8 +8,8 @@ time.
 
 from __future__ import annotations
 
-import os
 import signal
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -52,4 +52,5 @@ def _read(path: Path) -> Points:
 def _hit(points: Points, step: str, moment: str) -> None:
     found = points.get((step, moment)) or points.get(("*", moment))
     if found is not None:
-        os.kill(os.getpid(), found)
+        # To this very thread: a stop signal for the process may reach another one first, and this one would run on.
+        signal.pthread_kill(threading.get_ident(), found)
