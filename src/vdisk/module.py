@@ -19,7 +19,7 @@ from .engine.engine import Engine
 from .engine.engine import Settings as EngineSettings
 from .engine.workers import Workers
 from .model.errors import NotReady
-from .model.handles import HandleFormat
+from .model.handles import HandleFormat, is_cluster_id
 from .model.layout import SNAPSHOT_FEATURES, parse_features
 from .service import Service
 from .service import Settings as ServiceSettings
@@ -231,7 +231,8 @@ class Module(MgrModule):
         return str(self.get("mon_map")["fsid"])
 
     def _cluster_id(self) -> str:
-        return self._text("cluster_id") or self._fsid()
+        text = self._text("cluster_id")
+        return text if is_cluster_id(text) else self._fsid()
 
     def _handle_format(self) -> HandleFormat:
         try:

@@ -73,8 +73,8 @@ def decode_trash(data: bytes) -> tuple[str, bool]:
 
 def decode_time(data: bytes) -> float:
     """Decode ``utime_t`` (seconds and nanoseconds) to seconds since the epoch."""
-    seconds, nanoseconds = struct.unpack("<II", data[:8])
-    return float(seconds + nanoseconds / 1e9)
+    cursor = _Cursor(data)
+    return cursor.u32() + cursor.u32() / 1e9
 
 
 def decode_parent(data: bytes) -> Parent | None:
@@ -127,7 +127,7 @@ def decode_image(name: str, image_id: str, values: Mapping[str, bytes], trashed:
             for key, value in values.items()
             if key.startswith("snapshot_")
         ]
-        order = values["order"][0]
+        order = _Cursor(values["order"]).u8()
         data_pool = values.get("data_pool_id")
         created = values.get("create_timestamp")
         return Image(

@@ -54,6 +54,8 @@ class Access:
     def _find_handle(self, kind: Kind, handle: Handle) -> Found:
         self._service.check_cluster(handle)
         pool = self._service.pool_name(handle.pool_id)
+        if pool is None and not self._authorize({}):
+            raise self._denied()
         if pool is None:
             raise NotFound(f"the handle names pool id {handle.pool_id}, which does not exist")
         whole = self._authorize({"pool": pool})

@@ -27,7 +27,9 @@ def render(answer: Answer, form: str, columns: Sequence[str] = ()) -> str:
 
 def render_error(error: VdiskError, form: str) -> tuple[int, str, str]:
     """Return (negative errno, output, status line) of an error; the output has the JSON form for programs."""
-    out = "" if form == "plain" else json.dumps(error.to_dict(), indent=4 if form == "json-pretty" else None)
+    out = (
+        "" if form == "plain" else json.dumps(error.to_dict(), indent=4 if form == "json-pretty" else None, default=str)
+    )
     status = f"{error.code}: {error.message}"
     if isinstance(error, Denied):
         status += ". "  # the mgr appends a sentence of its own to every EACCES

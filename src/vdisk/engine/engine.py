@@ -437,7 +437,7 @@ class Engine:
                 if operation.durable:
                     self._persist(operation)
                     self._carry_out(operation, operation.request.undo(self._cluster), undoing=True)
-                self._finish(operation, operation.abort)
+                self._finish(operation, None if operation.answered else operation.abort)
                 return
             if operation.answered and self._gone_since(operation.request):
                 self._finish(operation, None)

@@ -104,7 +104,10 @@ class Request:
         raise NotImplementedError
 
     def undo(self, view: View) -> tuple[Step, ...]:
-        """Return the steps that remove what an unfinished request left; empty when there is nothing to undo."""
+        """Return the steps that remove what an unfinished request left; empty when there is nothing to undo.
+
+        Where nothing can be undone any more they lead forward instead, and include the answer.
+        """
         return ()
 
     @property

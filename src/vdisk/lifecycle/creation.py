@@ -95,12 +95,15 @@ def image_steps(request: Request, found: Reservation, making: Sequence[Step]) ->
     return [*steps, *making, StoreImageId(request.where, request.target, request.uuid, request.image)]
 
 
-def undo_creation(request: Request, view: View) -> list[Step]:
-    """Steps that make a creation that failed as if it had never been asked for; none once it is complete."""
-    if view.lookup(request.where, request.target, request.name) != request.uuid:
-        return []
+def is_complete(request: Request, view: View) -> bool:
+    """Tell whether the request's image is complete: then a failure can only be overcome, not undone."""
     entry = view.entry(request.where, request.target, request.uuid)
-    if entry is not None and entry.image_id is not None:
+    return entry is not None and entry.image_id is not None
+
+
+def undo_creation(request: Request, view: View) -> list[Step]:
+    """Steps that make a creation that failed and is not complete as if it had never been asked for."""
+    if view.lookup(request.where, request.target, request.name) != request.uuid:
         return []
     steps: list[Step] = []
     if view.find(request.where, request.image) is not None or view.partial(request.where, request.image):

@@ -10,7 +10,7 @@ from ..model.errors import AlreadyExists
 from ..model.layout import Layout
 from ..model.names import Kind
 from .base import Lock, Plan, Request, View, image_lock, name_lock
-from .creation import image_steps, journal_steps, refuse_unfinished, reservation, undo_creation
+from .creation import image_steps, is_complete, journal_steps, refuse_unfinished, reservation, undo_creation
 from .steps import Answer, DropSnapshot, Seal, Step
 from .volume_clone import cloneable, cut_and_clone, drop_cut
 
@@ -79,6 +79,8 @@ class CreateSnapshot(Request):
 
     def undo(self, view: View) -> tuple[Step, ...]:
         """Remove the unfinished clone, its cut and the reservation."""
+        if is_complete(self, view):
+            return self.plan(view).steps
         steps = undo_creation(self, view)
         if steps:
             steps[-2:-2] = drop_cut(self.where, view.find(self.where, self.source), self.image)

@@ -11,7 +11,15 @@ from ..model.layout import Layout
 from ..model.names import Kind
 from ..model.observed import LAYERING, Image, Location
 from .base import Lock, Plan, Request, View, image_lock, name_lock
-from .creation import Reservation, image_steps, journal_steps, refuse_unfinished, reservation, undo_creation
+from .creation import (
+    Reservation,
+    image_steps,
+    is_complete,
+    journal_steps,
+    refuse_unfinished,
+    reservation,
+    undo_creation,
+)
 from .steps import Answer, CloneImage, CutSnapshot, DropSnapshot, GrowImage, PurgeSnapshot, Step
 from .volume_restore import check_clone
 
@@ -80,6 +88,8 @@ class CloneVolume(Request):
 
     def undo(self, view: View) -> tuple[Step, ...]:
         """Remove the unfinished clone, its cut and the reservation."""
+        if is_complete(self, view):
+            return self.plan(view).steps
         steps = undo_creation(self, view)
         if steps:
             source = view.find(self.source_where, self.source_image)

@@ -10,7 +10,7 @@ from ..model.errors import AlreadyExists, NotFound
 from ..model.layout import Layout, check_size, layout_differences
 from ..model.names import Kind
 from .base import Lock, Plan, Request, View, name_lock
-from .creation import image_steps, journal_steps, refuse_unfinished, reservation, undo_creation
+from .creation import image_steps, is_complete, journal_steps, refuse_unfinished, reservation, undo_creation
 from .steps import Answer, CreateImage, Step
 
 
@@ -64,4 +64,4 @@ class CreateVolume(Request):
 
     def undo(self, view: View) -> tuple[Step, ...]:
         """Remove the unfinished image and the reservation."""
-        return tuple(undo_creation(self, view))
+        return self.plan(view).steps if is_complete(self, view) else tuple(undo_creation(self, view))

@@ -11,7 +11,7 @@ from ..model.layout import Layout
 from ..model.names import Kind
 from ..model.observed import Image, Location
 from .base import Lock, Plan, Request, View, image_lock, name_lock
-from .creation import image_steps, journal_steps, refuse_unfinished, reservation, undo_creation
+from .creation import image_steps, is_complete, journal_steps, refuse_unfinished, reservation, undo_creation
 from .steps import Answer, CloneImage, GrowImage, Seal, Step
 
 
@@ -80,7 +80,7 @@ class RestoreVolume(Request):
 
     def undo(self, view: View) -> tuple[Step, ...]:
         """Remove the unfinished clone and the reservation."""
-        return tuple(undo_creation(self, view))
+        return self.plan(view).steps if is_complete(self, view) else tuple(undo_creation(self, view))
 
 
 def check_clone(name: str, where: Location, image: Image, source: Image | None, at: Location, what: str) -> None:

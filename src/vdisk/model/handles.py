@@ -40,6 +40,11 @@ class Handle:
         return f"{version}-{length:0{length_digits}x}-{self.cluster_id}-{self.pool_id:0{pool_digits}x}-{self.uuid}"
 
 
+def is_cluster_id(text: str) -> bool:
+    """Tell whether a text can be the cluster id of a handle: 1 to 72 bytes without separators of specs."""
+    return re.fullmatch(r"[^/@\s\x00-\x1f\x7f-\x9f]+", text) is not None and len(text.encode()) <= _MAX_CLUSTER_ID
+
+
 def decode_handle(text: str) -> Handle:
     """Decode a handle of either family; raise :class:`InvalidArgument` when it is malformed.
 

@@ -1,0 +1,577 @@
+"""`FakeCluster`: an in-memory ``vdisk.engine.ports.Cluster`` that behaves as the real one, down to half-done work.
+
+Every change passes *moments*: ``before``, ``after``, and those in between at which a crash of the mgr leaves librbd's
+work half done (an image in name only, a clone that its parent does not know). At each moment ``hook`` is called as
+``hook(effect, moment)``, without any lock held, so it may raise `Crash`, raise an error, or wait. Reads pass the single
+moment ``read``. ``fail_on`` injects errors.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import uuid as uuids
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from vdisk.model.errors import AlreadyExists, InvalidArgument, NotFound, NotReady, OutOfRange, VdiskError
+from vdisk.model.layout import DEFAULT_ORDER, SNAPSHOT_FEATURES, Layout
+from vdisk.model.names import Kind
+from vdisk.model.observed import LAYERING, OBJECT_MAP, Child, Entry, Image, Location, Parent, Watcher
+from vdisk.model.specs import PoolSpec
+
+from .state import Header, Key, Pool, SnapState, Space, key_of
+
+Hook = Callable[[str, str], None]
+
+
+class Crash(BaseException):
+    """The mgr died here. Not an ``Exception``, so that no error handling survives it."""
+
+
+class FakeCluster:
+    """A cluster in memory. Thread-safe. ``now`` is the time that new images are made at."""
+
+    def __init__(self, pools: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        self._lock = threading.RLock()
+        self._pools: dict[str, Pool] = {}
+        self._spaces: dict[Key, Space] = {}
+        self._image_ids = (f"{number:x}" for number in itertools.count(0x10AA3AA335F8))
+        self._snap_ids = itertools.count(4)
+        self._pool_ids = itertools.count(1)
+        self._task_ids = itertools.count(1)
+        self._failures: dict[str, deque[tuple[BaseException, str]]] = {}
+        self._tasks: list[tuple[Location, str, str]] = []
+        self.hook: Hook | None = None
+        self.now = 1655723953.0
+        self.closed = False
+        self.calls: list[str] = []
+        """Effects that were begun, in order."""
+        for name, settings in (pools or {"rbd": {"namespaces": ["ns1"]}}).items():
+            self.add_pool(name, **settings)
+
+    # -- setting the stage ---------------------------------------------------------------------------------------
+
+    def add_pool(self, name: str, namespaces: list[str] | None = None, applications: tuple[str, ...] = ("rbd",)) -> int:
+        """Make a pool and return its id."""
+        with self._lock:
+            self._pools[name] = Pool(next(self._pool_ids), set(applications), list(namespaces or []))
+            return self._pools[name].id
+
+    def remove_pool(self, name: str) -> None:
+        """Remove a pool with everything in it."""
+        with self._lock:
+            pool_id = self._pools.pop(name).id
+            self._spaces = {key: space for key, space in self._spaces.items() if key[0] != pool_id}
+
+    def where(self, spec: str = "rbd") -> Location:
+        """Return the location of ``pool[/namespace]``."""
+        return self.locate(PoolSpec(*spec.split("/")))
+
+    def space(self, where: Location) -> Space:
+        """Return what a pool and namespace hold, for a test to look at and to tamper with."""
+        with self._lock:
+            return self._spaces.setdefault(key_of(where), Space())
+
+    def spaces(self) -> list[tuple[Location, Space]]:
+        """Return every pool and namespace that holds something."""
+        with self._lock:
+            names = {pool.id: name for name, pool in self._pools.items()}
+            return [(Location(key[0], names[key[0]], key[1]), space) for key, space in sorted(self._spaces.items())]
+
+    def fail_on(self, method: str, error: BaseException, times: int = 1, moment: str = "before") -> None:
+        """Have the next ``times`` calls of a method raise ``error`` at a moment (``read`` for those that only read)."""
+        with self._lock:
+            self._failures.setdefault(method, deque()).extend([(error, moment)] * times)
+
+    def watch(self, where: Location, image: str, *watchers: Watcher) -> None:
+        """Have somebody open an image; without watchers everybody closes it."""
+        with self._lock:
+            space = self.space(where)
+            space.watchers[space.ids[image]] = list(watchers)
+
+    @property
+    def tasks(self) -> list[tuple[Location, str]]:
+        """rbd_support's queue: location and image id."""
+        with self._lock:
+            return [(where, image_id) for where, image_id, _ in self._tasks]
+
+    def run_tasks(self) -> int:
+        """Play rbd_support: remove what can be removed from the trash, and return how many images went."""
+        removed = 0
+        with self._lock:
+            progress = True
+            while progress:
+                progress = False
+                for task in list(self._tasks):
+                    where, image_id, _ = task
+                    space = self.space(where)
+                    header = space.headers.get(image_id)
+                    if image_id in space.moving or (header is not None and header.snaps):
+                        continue  # refused by librbd: tried again later, for ever (FACTS 7)
+                    if header is not None:
+                        self._detach(where, image_id, header)
+                        del space.headers[image_id]
+                        removed += 1
+                    space.trash.pop(image_id, None)
+                    self._tasks.remove(task)
+                    progress = True
+        return removed
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def lookup(self, where: Location, kind: Kind, name: str) -> str | None:
+        """Return the uuid reserved under a request name."""
+        self._read("lookup", where)
+        with self._lock:
+            return self.space(where).directories[kind].get(name)
+
+    def entry(self, where: Location, kind: Kind, uuid: str) -> Entry | None:
+        """Return a journal object."""
+        self._read("entry", where)
+        with self._lock:
+            values = self.space(where).objects.get((kind, uuid))
+            return None if values is None else Entry(kind, uuid, dict(values))
+
+    def find(self, where: Location, name: str) -> Image | None:
+        """Return an image outside of the trash, by its ``rbd_id`` object as the real one does."""
+        self._read("find", where)
+        with self._lock:
+            image_id = self.space(where).ids.get(name)
+            return None if image_id is None else self._load(where, name, image_id, False)
+
+    def find_id(self, where: Location, image_id: str) -> Image | None:
+        """Return an image by id: as the directory lists it, else as the trash does."""
+        self._read("find_id", where)
+        with self._lock:
+            space = self.space(where)
+            for name, listed in space.listing.items():
+                if listed == image_id:
+                    return self._load(where, name, image_id, False)
+            if image_id in space.trash:
+                return self._load(where, space.trash[image_id], image_id, image_id not in space.moving)
+            return None
+
+    def partial(self, where: Location, name: str) -> bool:
+        """Tell whether an image is there in name only."""
+        self._read("partial", where)
+        with self._lock:
+            space = self.space(where)
+            if name in space.ids:
+                return space.ids[name] not in space.headers
+            return name in space.listing
+
+    def watchers(self, where: Location, image_id: str) -> tuple[Watcher, ...]:
+        """Return who has an image open."""
+        self._read("watchers", where)
+        with self._lock:
+            return tuple(self.space(where).watchers.get(image_id, ()))
+
+    def default_features(self) -> int:
+        """Return librbd's default (61)."""
+        return SNAPSHOT_FEATURES
+
+    def pool_id(self, pool: str) -> int | None:
+        """Return a pool's id."""
+        self._read("pool_id", None)
+        with self._lock:
+            return self._pools[pool].id if pool in self._pools else None
+
+    def locate(self, spec: PoolSpec) -> Location:
+        """Resolve a pool and namespace with the real one's errors."""
+        self._read("locate", None)
+        with self._lock:
+            pool = self._pools.get(spec.pool)
+            if pool is None:
+                raise NotFound(f"pool {spec.pool!r} does not exist")
+            if "rbd" not in pool.applications:
+                raise InvalidArgument(f"pool {spec.pool!r} is not for RBD images")
+            if spec.namespace and spec.namespace not in pool.namespaces:
+                raise NotFound(f"namespace {spec.namespace!r} does not exist in pool {spec.pool!r}")
+            return Location(pool.id, spec.pool, spec.namespace)
+
+    def pool_name(self, pool_id: int) -> str | None:
+        """Return a pool's name."""
+        self._read("pool_name", None)
+        with self._lock:
+            return next((name for name, pool in self._pools.items() if pool.id == pool_id), None)
+
+    def namespaces(self, pool_id: int, pool: str) -> list[str]:
+        """Return a pool's namespaces without the default one."""
+        self._read("namespaces", None)
+        with self._lock:
+            for found in self._pools.values():
+                if found.id == pool_id:
+                    return list(found.namespaces)
+            raise NotFound(f"reading the namespaces of {pool}: No such file or directory")
+
+    def rbd_pools(self) -> list[Location]:
+        """Return every pool for RBD images."""
+        self._read("rbd_pools", None)
+        with self._lock:
+            return [Location(pool.id, name) for name, pool in self._pools.items() if "rbd" in pool.applications]
+
+    def names(self, where: Location, kind: Kind, after: str, limit: int) -> list[tuple[str, str]]:
+        """Return a page of (request name, uuid) in omap order, which is that of bytes."""
+        self._read("names", where)
+        with self._lock:
+            pairs = sorted(self.space(where).directories[kind].items(), key=lambda pair: pair[0].encode())
+            return [pair for pair in pairs if pair[0].encode() > after.encode()][:limit]
+
+    def image_of(self, where: Location, entry: Entry) -> Image | None:
+        """Return an entry's image by its stored id; like the real one this does not look whether it is trashed."""
+        self._read("image_of", where)
+        with self._lock:
+            image_id = entry.image_id or self.space(where).ids.get(entry.image)
+            return None if image_id is None else self._load(where, entry.image, image_id, False)
+
+    def used(self, where: Location, image: Image) -> int | None:
+        """Return the bytes that a test gave an image, None when it has no object map."""
+        self._read("used", where)
+        with self._lock:
+            header = self.space(where).headers.get(image.id)
+            return header.used if header is not None and image.features & OBJECT_MAP else None
+
+    def fence(self) -> None:
+        """Make sure that a failover would stop what is written from here: always so, unless ``fail_on`` says not."""
+        self._read("fence", None)
+
+    # -- changing the journal ------------------------------------------------------------------------------------
+
+    def reserve(self, where: Location, kind: Kind, name: str, uuid: str) -> bool:
+        """Insert a directory key if absent."""
+        self._moment("reserve", "before", where)
+        with self._lock:
+            directory = self.space(where).directories[kind]
+            won = name not in directory
+            directory.setdefault(name, uuid)
+        self._moment("reserve", "after", where)
+        return won
+
+    def write_entry(self, where: Location, kind: Kind, uuid: str, values: Mapping[str, str]) -> None:
+        """Create a journal object or add keys to it."""
+        self._moment("write_entry", "before", where)
+        with self._lock:
+            self.space(where).objects.setdefault((kind, uuid), {}).update(values)
+        self._moment("write_entry", "after", where)
+
+    def remove_entry(self, where: Location, kind: Kind, uuid: str) -> None:
+        """Remove a journal object; an absent one is no error."""
+        self._moment("remove_entry", "before", where)
+        with self._lock:
+            self.space(where).objects.pop((kind, uuid), None)
+        self._moment("remove_entry", "after", where)
+
+    def release(self, where: Location, kind: Kind, name: str, uuid: str) -> None:
+        """Remove a directory key if it still leads to ``uuid``."""
+        self._moment("release", "before", where)
+        with self._lock:
+            directory = self.space(where).directories[kind]
+            if directory.get(name) == uuid:
+                del directory[name]
+        self._moment("release", "after", where)
+
+    # -- changing images -----------------------------------------------------------------------------------------
+
+    def create_image(self, where: Location, name: str, size: int, layout: Layout) -> None:
+        """Create an empty image: its id object, its place in the directory, its header, in librbd's order."""
+        self._moment("create_image", "before", where)
+        self._make("create_image", where, name, self._header(size, layout))
+        self._moment("create_image", "after", where)
+
+    def clone_image(self, parent: Location, image: str, snap: str, where: Location, name: str, layout: Layout) -> None:
+        """Clone a snapshot: make the child, give it its parent, make it known to the parent, in librbd's order."""
+        self._moment("clone_image", "before", where)
+        with self._lock:
+            source_id, source = self._open(parent, image)
+            cut = source.snap(snap)
+            if cut is None:
+                raise NotFound(f"cloning {parent}/{image}@{snap}: No such file or directory")
+            if not source.features & LAYERING:
+                raise InvalidArgument(f"cloning {parent}/{image}@{snap}: Invalid argument")
+            link = Parent(parent.pool_id, parent.namespace, source_id, cut.id)
+            header = self._header(cut.size, layout)
+        image_id = self._make("clone_image", where, name, header)
+        self._moment("clone_image", "orphan", where)
+        with self._lock:
+            header.parent = link
+        self._moment("clone_image", "unlinked", where)
+        with self._lock:
+            cut.children.add(Child(where.pool_id, where.namespace, image_id))
+        self._moment("clone_image", "after", where)
+
+    def cut(self, where: Location, image: str, snap: str) -> None:
+        """Snapshot an image; a snapshot of that name is no error."""
+        self._moment("cut", "before", where)
+        with self._lock:
+            _, header = self._open(where, image)
+            if header.snap(snap) is None:
+                header.snaps.append(SnapState(next(self._snap_ids), snap, header.size))
+        self._moment("cut", "after", where)
+
+    def drop(self, where: Location, image_id: str, snap: str) -> None:
+        """Remove a snapshot, in the trash or not: to the trash namespace first, where linked clones keep it."""
+        self._moment("drop", "before", where)
+        with self._lock:
+            header = self.space(where).headers.get(image_id)
+            found = header.snap(snap) if header is not None else None
+            if found is not None:
+                found.user, found.name, found.original_name = False, str(uuids.uuid4()), snap
+        if header is not None and found is not None and not found.children:
+            self._moment("drop", "trashed", where)
+            with self._lock:
+                header.snaps.remove(found)
+        self._moment("drop", "after", where)
+
+    def purge(self, where: Location, image_id: str, snap_id: int) -> None:
+        """Remove a snapshot from the trash namespace; one that is gone is no error."""
+        self._moment("purge", "before", where)
+        with self._lock:
+            header = self.space(where).headers.get(image_id)
+            for found in list(header.snaps) if header is not None else []:
+                if found.id == snap_id and not found.children:
+                    assert header is not None
+                    header.snaps.remove(found)
+        self._moment("purge", "after", where)
+
+    def grow(self, where: Location, image: str, size: int) -> None:
+        """Grow an image."""
+        self._moment("grow", "before", where)
+        with self._lock:
+            _, header = self._open(where, image)
+            if size < header.size:
+                raise OutOfRange("shrinking is not allowed")
+            header.size = size
+        self._moment("grow", "after", where)
+
+    def remove_unfinished(self, where: Location, image: str) -> None:
+        """Remove an image and what is left of one: header, id object, directory, in librbd's order.
+
+        A clone that its parent does not know, or whose parent's snapshot is gone, goes like any other (measured).
+        """
+        self._moment("remove_unfinished", "before", where)
+        with self._lock:
+            space = self.space(where)
+            image_id = space.ids.get(image) or space.listing.get(image)
+            header = space.headers.get(image_id) if image_id is not None else None
+            if image_id is not None and header is not None:
+                if header.snaps:
+                    raise NotReady(f"removing {where}/{image}: image has snapshots")
+                abandoned = self._unlink(where, image_id, header)
+        if image_id is not None and header is not None:
+            self._moment("remove_unfinished", "unlinked", where)
+            with self._lock:
+                for above, snap in abandoned:
+                    above.snaps.remove(snap)
+                del space.headers[image_id]
+        self._moment("remove_unfinished", "headless", where)
+        with self._lock:
+            space.ids.pop(image, None)
+        self._moment("remove_unfinished", "listed", where)
+        with self._lock:
+            space.listing.pop(image, None)
+        self._moment("remove_unfinished", "after", where)
+
+    def trash(self, where: Location, image: str) -> None:
+        """Move an image to the trash: known there first, then nameless, then off the directory, in librbd's order."""
+        self._moment("trash", "before", where)
+        with self._lock:
+            space = self.space(where)
+            image_id = space.listing.get(image)
+            if image_id is not None:
+                if any(not watcher.mgr for watcher in space.watchers.get(image_id, ())):
+                    raise NotReady(f"moving {where}/{image} to the trash: Device or resource busy")
+                space.trash[image_id] = image
+                space.moving.add(image_id)
+            else:  # librbd looks for a move that was cut short
+                image_id = next((at for at in space.moving if space.trash.get(at) == image), None)
+        if image_id is not None:
+            self._moment("trash", "both", where)
+            with self._lock:
+                space.ids.pop(image, None)
+            self._moment("trash", "nameless", where)
+            with self._lock:
+                space.listing.pop(image, None)
+            self._moment("trash", "moving", where)
+            with self._lock:
+                space.moving.discard(image_id)
+        self._moment("trash", "after", where)
+
+    def queue_removal(self, where: Location, image_id: str) -> str | None:
+        """Give a trashed image to rbd_support; the same one twice is one task, one that is gone is none."""
+        self._moment("queue_removal", "before", where)
+        with self._lock:
+            task = next((task for at, queued, task in self._tasks if (at, queued) == (where, image_id)), None)
+            if task is None and image_id in self.space(where).trash:
+                task = f"task-{next(self._task_ids)}"
+                self._tasks.append((where, image_id, task))
+        self._moment("queue_removal", "after", where)
+        return task
+
+    # -- intents -------------------------------------------------------------------------------------------------
+
+    def put_intent(self, where: Location, op_id: str, value: str) -> None:
+        """Write or replace an intent."""
+        self._moment("put_intent", "before", where)
+        with self._lock:
+            self.space(where).intents[op_id] = value
+        self._moment("put_intent", "after", where)
+
+    def erase_intent(self, where: Location, op_id: str) -> None:
+        """Erase an intent; an absent one is no error."""
+        self._moment("erase_intent", "before", where)
+        with self._lock:
+            self.space(where).intents.pop(op_id, None)
+        self._moment("erase_intent", "after", where)
+
+    def load_intents(self, where: Location) -> dict[str, str]:
+        """Return the intents of a location."""
+        self._read("load_intents", where)
+        with self._lock:
+            return dict(self.space(where).intents)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self.closed = True
+
+    # -- inner ---------------------------------------------------------------------------------------------------
+
+    def _read(self, method: str, where: Location | None) -> None:
+        self._moment(method, "read", where)
+
+    def _moment(self, method: str, moment: str, where: Location | None) -> None:
+        with self._lock:
+            if moment == "before":
+                self.calls.append(method)
+            failures = self._failures.get(method)
+            error = failures.popleft()[0] if failures and failures[0][1] in (moment, _alias(moment)) else None
+            if where is not None and where.pool_id not in {pool.id for pool in self._pools.values()}:
+                error = error or NotFound(f"{method} in {where}: pool does not exist")
+        if self.hook is not None:
+            self.hook(method, moment)
+        if error is not None:
+            raise error
+
+    def _open(self, where: Location, image: str) -> tuple[str, Header]:
+        space = self.space(where)
+        image_id = space.ids.get(image)
+        header = space.headers.get(image_id) if image_id is not None else None
+        if image_id is None or header is None:
+            raise NotFound(f"opening {where}/{image}: No such file or directory")
+        return image_id, header
+
+    def _load(self, where: Location, name: str, image_id: str, trashed: bool) -> Image | None:
+        header = self.space(where).headers.get(image_id)
+        return None if header is None else header.view(name, image_id, trashed)
+
+    def _header(self, size: int, layout: Layout) -> Header:
+        order = layout.order or DEFAULT_ORDER
+        data_pool = None
+        if layout.data_pool is not None:
+            if layout.data_pool not in self._pools:
+                raise NotFound(f"data pool {layout.data_pool!r}: No such file or directory")
+            data_pool = self._pools[layout.data_pool].id
+        return Header(
+            size=size,
+            features=layout.features if layout.features is not None else SNAPSHOT_FEATURES,
+            order=order,
+            stripe_unit=layout.stripe_unit or 1 << order,
+            stripe_count=layout.stripe_count or 1,
+            data_pool_id=data_pool,
+            created_at=self.now,
+        )
+
+    def _make(self, effect: str, where: Location, name: str, header: Header) -> str:
+        with self._lock:
+            space = self.space(where)
+            if name in space.ids or name in space.listing:
+                raise AlreadyExists(f"creating image {where}/{name}: File exists")
+            image_id = space.ids[name] = next(self._image_ids)
+        self._moment(effect, "named", where)
+        with self._lock:
+            space.listing[name] = image_id
+        self._moment(effect, "listed", where)
+        with self._lock:
+            space.headers[image_id] = header
+        return image_id
+
+    def _detach(self, where: Location, image_id: str, header: Header) -> None:
+        """Unlink a clone from its parent; a trashed snapshot goes with its last clone."""
+        for above, snap in self._unlink(where, image_id, header):
+            above.snaps.remove(snap)
+
+    def _unlink(self, where: Location, image_id: str, header: Header) -> list[tuple[Header, SnapState]]:
+        """Unlink a clone from its parent; returns the trashed snapshot that loses its last clone by that.
+
+        Only who removes the link removes the snapshot: after a crash in between nobody does.
+        """
+        link = header.parent
+        if link is None:
+            return []
+        child = Child(where.pool_id, where.namespace, image_id)
+        above = self._spaces.get((link.pool_id, link.namespace), Space()).headers.get(link.image_id)
+        abandoned = []
+        for snap in above.snaps if above is not None else []:
+            if snap.id == link.snap_id and child in snap.children:
+                snap.children.discard(child)
+                if not snap.user and not snap.children and above is not None:
+                    abandoned.append((above, snap))
+        return abandoned
+
+
+def _alias(moment: str) -> str:
+    """Reads count as ``before``, so that ``fail_on`` works for them without a word."""
+    return "before" if moment == "read" else moment
+
+
+class Session:
+    """A fake as one mgr sees it: once ``kill`` was called every call raises `Crash`, as if that mgr were no more."""
+
+    def __init__(self, fake: FakeCluster) -> None:
+        self._fake = fake
+        self.dead = False
+
+    def kill(self) -> None:
+        """Let this mgr be dead."""
+        self.dead = True
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._fake, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if self.dead:
+                raise Crash
+            try:
+                result = method(*args, **kwargs)
+            except VdiskError:
+                if self.dead:
+                    raise Crash from None
+                raise
+            if self.dead:  # a dead mgr hears no answer
+                raise Crash
+            return result
+
+        return call
+
+
+class CrashAt:
+    """A hook that crashes at the n-th moment (from 0) that it is called at; without a number it only counts.
+
+    ``also`` is told of the crash, for instance to kill the session of the mgr that dies.
+    """
+
+    def __init__(self, number: int | None = None, also: Callable[[], None] | None = None) -> None:
+        self.number = number
+        self.also = also
+        self.seen: list[tuple[str, str]] = []
+
+    def __call__(self, effect: str, moment: str) -> None:
+        """Count a moment, and crash at the wanted one."""
+        if moment == "read":
+            return
+        self.seen.append((effect, moment))
+        if self.number is not None and len(self.seen) == self.number + 1:
+            if self.also is not None:
+                self.also()
+            raise Crash(f"{effect} {moment}")

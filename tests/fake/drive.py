@@ -1,0 +1,184 @@
+"""Carrying requests out step by step on one thread, the way the engine does, so that a test can cut anywhere."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vdisk.engine.executor import Executor, Waiting
+from vdisk.lifecycle.base import Request
+from vdisk.lifecycle.removal import RemoveSnapshot, RemoveVolume
+from vdisk.lifecycle.snap_create import CreateSnapshot
+from vdisk.lifecycle.steps import Seal
+from vdisk.lifecycle.volume_clone import CloneVolume
+from vdisk.lifecycle.volume_create import CreateVolume
+from vdisk.lifecycle.volume_resize import ResizeVolume
+from vdisk.lifecycle.volume_restore import RestoreVolume
+from vdisk.model.errors import LostRace
+from vdisk.model.layout import SNAPSHOT_FEATURES, Layout
+from vdisk.model.names import temp_image
+
+from .cluster import FakeCluster
+
+GIB = 1 << 30
+
+
+def uuid_of(number: int) -> str:
+    """Return a uuid that a test can recognise."""
+    return f"{number:08x}-0000-4000-8000-000000000000"
+
+
+@dataclass
+class Run:
+    """A request being carried out. ``request`` is what a durable intent would hold, ``waits`` what it waits for."""
+
+    fake: FakeCluster
+    request: Request
+    failpoint: Callable[[str, str], None] | None = None
+    waits: list[str] | None = None
+
+    def go(self) -> Run:
+        """Plan, persist, carry out, until done or until only something outside can help."""
+        executor = Executor(self.fake, self.fake, self.failpoint)
+        for _ in range(20):
+            plan = self.request.plan(self.fake)
+            self.request = plan.request
+            try:
+                for step in plan.steps:
+                    executor.run(step)
+            except LostRace:
+                continue
+            except Waiting as waiting:
+                self.waits = waiting.waiting_for
+                if not self.fake.run_tasks():
+                    return self
+                continue
+            self.waits = None
+            return self
+        raise AssertionError(f"{self.request} gets nowhere")
+
+    def undo(self) -> None:
+        """Undo what was begun."""
+        executor = Executor(self.fake, self.fake, self.failpoint)
+        for step in self.request.undo(self.fake):
+            executor.run(step)
+
+    def step_names(self) -> list[str]:
+        """Return the names of the steps that would run now."""
+        return [step.name for step in self.request.plan(self.fake).steps]
+
+
+def do(fake: FakeCluster, request: Request) -> Request:
+    """Carry a request out to its end."""
+    return Run(fake, request).go().request
+
+
+def snapshot_request(fake: FakeCluster, source: str, name: str = "snapshot-1", number: int = 2) -> CreateSnapshot:
+    """Return the request for a snapshot, with vdisk's own features."""
+    return CreateSnapshot(fake.where(), name, uuid_of(number), source, Layout(features=SNAPSHOT_FEATURES))
+
+
+def a_volume(fake: FakeCluster, number: int = 1, name: str = "pvc-1", spec: str = "rbd") -> CreateVolume:
+    """Make a volume of one GiB."""
+    request = CreateVolume(fake.where(spec), name, uuid_of(number), GIB, Layout())
+    do(fake, request)
+    return request
+
+
+def a_snapshot(fake: FakeCluster, sealed: bool = True) -> CreateSnapshot:
+    """Make a volume and a snapshot of it."""
+    volume = a_volume(fake)
+    request = snapshot_request(fake, volume.image)
+    executor = Executor(fake, fake)
+    for step in request.plan(fake).steps:
+        if sealed or not isinstance(step, Seal):
+            executor.run(step)
+    return request
+
+
+def restored(fake: FakeCluster, spec: str = "rbd", size: int | None = None, sealed: bool = True) -> RestoreVolume:
+    """Make a snapshot, and return the request to restore it."""
+    snap = a_snapshot(fake, sealed)
+    return RestoreVolume(fake.where(spec), "pvc-2", uuid_of(3), snap.where, snap.uuid, size, Layout())
+
+
+def cloned(fake: FakeCluster, size: int | None = None, spec: str = "rbd") -> CloneVolume:
+    """Make a volume, and return the request to clone it."""
+    source = a_volume(fake)
+    return CloneVolume(fake.where(spec), "pvc-2", uuid_of(3), source.where, source.image, size, Layout())
+
+
+def removed_with_temp(fake: FakeCluster, of_itself: bool) -> RemoveVolume:
+    """Make a volume with a left-over temp image, a clone of the volume or one of its own."""
+    volume = a_volume(fake)
+    if of_itself:
+        fake.cut(volume.where, volume.image, "t")
+        fake.clone_image(volume.where, volume.image, "t", volume.where, temp_image(volume.image), Layout())
+        found = fake.find(volume.where, volume.image)
+        assert found is not None
+        fake.drop(volume.where, found.id, "t")
+    else:
+        fake.create_image(volume.where, temp_image(volume.image), GIB, Layout())
+    return RemoveVolume(volume.where, volume.name, volume.uuid)
+
+
+def removed_with_clone(fake: FakeCluster) -> RemoveVolume:
+    """Make a volume and a clone of it, and return the request to remove the first."""
+    request = cloned(fake)
+    do(fake, request)
+    return RemoveVolume(request.source_where, "pvc-1", uuid_of(1))
+
+
+def removed_snapshot(fake: FakeCluster, sealed: bool = True, restore: bool = False) -> RemoveSnapshot:
+    """Make a snapshot (with a volume restored from it), and return the request to remove it."""
+    if restore:
+        do(fake, restored(fake))
+    else:
+        a_snapshot(fake, sealed)
+    return RemoveSnapshot(fake.where(), "snapshot-1", uuid_of(2))
+
+
+def removed_plain(fake: FakeCluster) -> RemoveVolume:
+    """Make a volume, and return the request to remove it."""
+    volume = a_volume(fake)
+    return RemoveVolume(volume.where, volume.name, volume.uuid)
+
+
+def snapshot_of_plain_image(fake: FakeCluster) -> CreateSnapshot:
+    """Make an image that is none of vdisk's, and return the request to snapshot it."""
+    fake.create_image(fake.where(), "plain", GIB, Layout())
+    return snapshot_request(fake, "plain")
+
+
+SCENARIOS: dict[str, Callable[[FakeCluster], Request]] = {
+    "create": lambda fake: CreateVolume(fake.where(), "pvc-1", uuid_of(1), GIB, Layout()),
+    "create-in-namespace": lambda fake: CreateVolume(
+        fake.where("rbd/ns1"), "pvc-1", uuid_of(1), GIB, Layout(features=1, order=23)
+    ),
+    "restore": restored,
+    "restore-grown": lambda fake: restored(fake, size=2 * GIB),
+    "restore-before-seal": lambda fake: restored(fake, sealed=False),
+    "restore-to-namespace": lambda fake: restored(fake, spec="rbd/ns1"),
+    "clone": cloned,
+    "clone-grown": lambda fake: cloned(fake, 2 * GIB),
+    "clone-to-namespace": lambda fake: cloned(fake, spec="rbd/ns1"),
+    "resize": lambda fake: ResizeVolume(fake.where(), "pvc-1", a_volume(fake).uuid, 2 * GIB),
+    "snap-create": lambda fake: snapshot_request(fake, a_volume(fake).image),
+    "snap-create-of-plain-image": snapshot_of_plain_image,
+    "rm": removed_plain,
+    "rm-with-temp": lambda fake: removed_with_temp(fake, False),
+    "rm-with-temp-of-itself": lambda fake: removed_with_temp(fake, True),
+    "rm-with-clone": removed_with_clone,
+    "snap-rm": removed_snapshot,
+    "snap-rm-unsealed": lambda fake: removed_snapshot(fake, sealed=False),
+    "snap-rm-with-restored-volume": lambda fake: removed_snapshot(fake, restore=True),
+}
+"""A stage and a request on it, for every operation."""
+
+_numbers = itertools.count(0x1000)
+
+
+def new_uuid() -> str:
+    """Return another uuid each time."""
+    return uuid_of(next(_numbers))

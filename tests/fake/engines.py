@@ -1,0 +1,127 @@
+"""Engines and services on a fake cluster, for tests with real threads: started, watched, stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from vdisk.engine.engine import Engine, Settings
+from vdisk.engine.operation import Operation
+from vdisk.engine.workers import Workers
+from vdisk.model.handles import HandleFormat
+from vdisk.model.layout import SNAPSHOT_FEATURES
+from vdisk.service import Service
+from vdisk.service import Settings as ServiceSettings
+
+from .cluster import FakeCluster, Session
+
+LOG = logging.getLogger("vdisk.test")
+FSID = "4a9e463a-4853-4237-a5c5-9ae9d25bacda"
+#: Seconds after which a test that waits for something gives up; nothing takes that long unless it is broken.
+PATIENCE = 4.0
+
+
+class Mgr:
+    """One mgr with the module at work: a session of its own on the fake, an engine, and a service."""
+
+    def __init__(self, fake: FakeCluster, workers: int = 16, queue_limit: int = 1000, **settings: Any) -> None:
+        self.fake = fake
+        self.session = Session(fake)
+        self.engine = Engine(self.session, Settings(lambda: workers, lambda: queue_limit), LOG)
+        self.readers = Workers("reader", lambda: 16, LOG)
+        options: dict[str, Any] = {
+            "cluster_id": lambda: FSID,
+            "known_cluster_ids": lambda: [FSID],
+            "handle_format": lambda: HandleFormat.CSTOR,
+            "snapshot_features": lambda: SNAPSHOT_FEATURES,
+            "read_timeout": lambda: PATIENCE,
+            "give_way": lambda: False,
+            **settings,
+        }
+        known = {field.name for field in dataclasses.fields(ServiceSettings)}
+        chosen = ServiceSettings(**{name: value for name, value in options.items() if name in known})
+        self.service = Service(self.session, self.engine, self.readers, chosen)
+
+    def until(self, condition: Callable[[], bool], what: str = "it") -> None:
+        """Wait until a condition on the engine's operations holds; not every change of it is announced."""
+        end = time.monotonic() + PATIENCE
+        with self.engine._changed:
+            while not condition():
+                assert time.monotonic() < end, f"{what} did not happen"
+                self.engine._changed.wait(0.002)
+
+    def ended(self, *operations: Operation) -> None:
+        """Wait until operations ended."""
+        self.until(lambda: all(op.state.final for op in operations), f"the end of {[op.id for op in operations]}")
+
+    def answered(self, *operations: Operation) -> None:
+        """Wait until operations answered."""
+        self.until(lambda: all(op.answered for op in operations), f"the answer of {[op.id for op in operations]}")
+
+    def quiet(self) -> None:
+        """Wait until nothing is under way but what waits for something outside."""
+        self.until(
+            lambda: (
+                all(op.state.value == "waiting" for op in self.engine._live.values())
+                and self.engine._workers.load() == (0, 0)
+            ),
+            "quiet",
+        )
+
+    def stop(self) -> None:
+        """Stop the module as the mgr does."""
+        self.engine.stop(PATIENCE)
+        self.readers.stop(PATIENCE)
+
+    def kill(self) -> None:
+        """Let the mgr die: nothing that it still tries reaches the cluster."""
+        self.session.kill()
+        self.stop()
+
+
+class Gate:
+    """A hook that holds calls back at a moment until it is opened."""
+
+    def __init__(self, method: str, moment: str = "before", count: int = 1) -> None:
+        self.wanted = (method, moment)
+        self.reached = threading.Event()
+        self.opened = threading.Event()
+        self._left = count
+        self._lock = threading.Lock()
+
+    def __call__(self, method: str, moment: str) -> None:
+        """Hold the call back if it is one of those meant."""
+        if (method, moment) != self.wanted:
+            return
+        with self._lock:
+            if self._left <= 0:
+                return
+            self._left -= 1
+        self.reached.set()
+        assert self.opened.wait(PATIENCE)
+
+    def open(self) -> None:
+        """Let everything pass from now on."""
+        with self._lock:
+            self._left = 0
+        self.opened.set()
+
+    def reach(self) -> None:
+        """Wait until a call is held back."""
+        assert self.reached.wait(PATIENCE), f"{self.wanted} was not reached"
+
+
+class Gates:
+    """Several hooks in one."""
+
+    def __init__(self, *gates: Callable[[str, str], None]) -> None:
+        self.gates = gates
+
+    def __call__(self, method: str, moment: str) -> None:
+        """Pass every gate."""
+        for gate in self.gates:
+            gate(method, moment)
