@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +28,8 @@ from .service import Settings as ServiceSettings
 #: Tentacle gives each module a registry of its own and insists on the attribute (FACTS 11); older releases have none.
 _REGISTRY = getattr(mgr_module, "CLICommandBase", None)
 _READERS = 32
+#: Seconds for which the list of full pools is kept.
+_FULL_SECONDS = 2.0
 
 
 class _Context:
@@ -34,6 +37,9 @@ class _Context:
 
     def __init__(self, module: MgrModule) -> None:
         self._module = module
+        self._lock = threading.Lock()
+        self._full: frozenset[int] = frozenset()
+        self._full_until = 0.0
 
     def get_context(self) -> object:
         return self._module.get_context()
@@ -46,6 +52,20 @@ class _Context:
     def client_addresses(self) -> frozenset[str]:
         clients = self._module.get("mgr_map").get("active_clients", [])
         return frozenset(f"{a['addr']}/{a['nonce']}" for client in clients for a in client["addrvec"])
+
+    def full_pools(self) -> frozenset[int]:
+        with self._lock:
+            if time.monotonic() > self._full_until:
+                osd_map = self._module.get("osd_map")
+                everything = "full" in osd_map["flags"].split(",")
+                self._full = frozenset(
+                    int(pool["pool"])
+                    for pool in osd_map["pools"]
+                    if everything or any(flag.startswith("full") for flag in pool["flags_names"].split(","))
+                )
+                # A dump of the whole map: cheap once in a while, not for each of many removals.
+                self._full_until = time.monotonic() + _FULL_SECONDS
+            return self._full
 
     def task_queue_is_safe(self) -> bool:
         # rbd_support gives librbd a Python progress callback, which runs in a thread of librbd's with the main

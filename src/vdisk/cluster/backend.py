@@ -133,8 +133,12 @@ class CephCluster:
         self.images.trash(where, image)
 
     def queue_removal(self, where: Location, image_id: str) -> str | None:
-        """Give a trashed image to rbd_support and return the task id; where its tasks kill the mgr, remove it here."""
-        if self._queue_is_safe:
+        """Give a trashed image to rbd_support and return the task id.
+
+        Where its tasks kill the mgr, or where its own record of the task would hang in a full pool (and all of
+        rbd_support with it), the image is removed here instead: deleting is the way out of a full pool.
+        """
+        if self._queue_is_safe and where.pool_id not in self._mgr.full_pools():
             return self.tasks.add_trash_remove(where, image_id)
         self.images.remove_trashed(where, image_id)
         return None

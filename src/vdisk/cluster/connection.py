@@ -46,6 +46,9 @@ class MgrContext(Protocol):
     def client_addresses(self) -> frozenset[str]:
         """Addresses (``ip:port/nonce``) of the RADOS clients of the active mgr's modules."""
 
+    def full_pools(self) -> frozenset[int]:
+        """Ids of the pools that are full or at their quota; may be some seconds old."""
+
     def task_queue_is_safe(self) -> bool:
         """Tell whether rbd_support can carry out tasks on this mgr without killing it."""
 
