@@ -66,7 +66,7 @@ class Mgr:
         """Wait until nothing is under way but what waits for something outside."""
         self.until(
             lambda: (
-                all(op.state.value == "waiting" for op in self.engine._live.values())
+                all(op.state.value == "waiting" for op in self.engine._book.live.values())
                 and self.engine._workers.load() == (0, 0)
             ),
             "quiet",

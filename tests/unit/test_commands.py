@@ -402,7 +402,7 @@ def test_a_volume_lives_its_life_through_commands(fake, mgr, shell):
 
     def over():
         fake.run_tasks()
-        return not mgr.engine._live and not fake.tasks
+        return not mgr.engine._book.live and not fake.tasks
 
     mgr.until(over, "the end of everything")
     assert inventory(fake) == {"tasks": []}

@@ -297,7 +297,7 @@ def test_undoing_goes_on_through_a_restart(fake, start):
     assert list(fake.space(request.where).intents) == [operation.id]
     second = start()
     second.engine.recover()
-    second.until(lambda: operation.id in second.engine._finished, "the end of undoing")
+    second.until(lambda: operation.id in second.engine._book.finished, "the end of undoing")
     ended = second.engine.operation(operation.id)
     assert isinstance(ended.error, NoSpace)
     assert inventory(fake) == {"tasks": []}
@@ -448,7 +448,7 @@ def test_a_volume_that_was_removed_does_not_come_back_after_a_crash(fake, start)
     fake.space(request.where).intents[creation.id] = creation.to_intent()
     second = start()
     second.engine.recover()
-    second.until(lambda: creation.id in second.engine._finished, "the end of the recovered creation")
+    second.until(lambda: creation.id in second.engine._book.finished, "the end of the recovered creation")
     if gone:
         assert fake.lookup(request.where, Kind.VOLUME, request.name) is None
 
@@ -497,7 +497,7 @@ def test_a_new_mgr_finishes_what_a_dead_one_began(start, scenario):
         dying.stop()
         heir = start(fake)
         heir.engine.recover()
-        heir.until(lambda mgr=heir: len(mgr.engine._loaded) == 2 and not mgr.engine._live, "recovery")
+        heir.until(lambda mgr=heir: len(mgr.engine._loaded) == 2 and not mgr.engine._book.live, "recovery")
         fake.run_tasks()
         assert inventory(fake) == end, f"crashed {watch.seen[number]}"
 
@@ -514,7 +514,7 @@ def test_recovery_keeps_the_order_of_what_was_begun(fake, start):
     fake.hook = None
     second = start()
     new = second.engine.submit(ResizeVolume(volume.where, "pvc-1", volume.uuid, 3 * GIB))
-    second.until(lambda: new.state.final and operation.id in second.engine._finished, "the end of both")
+    second.until(lambda: new.state.final and operation.id in second.engine._book.finished, "the end of both")
     assert second.engine.operation(operation.id).error is None
     assert new.error is None
     assert fake.find(volume.where, volume.image).size == 3 * GIB
@@ -603,7 +603,7 @@ def test_a_waiting_removal_survives_a_restart(fake, start):
     mgr.kill()
     heir = start()
     heir.engine.recover()
-    heir.until(lambda: removal.id in heir.engine._live, "recovery")
+    heir.until(lambda: removal.id in heir.engine._book.live, "recovery")
     heir.ended(heir.engine.submit(RemoveVolume(request.where, request.name, request.uuid)))
     fake.run_tasks()
     heir.ended(heir.engine.operation(removal.id))
@@ -663,7 +663,7 @@ def test_stopping_under_load_leaves_everything_to_the_next_mgr(fake, start):
     begun = fake.space(fake.where()).intents
     heir = start()
     heir.engine.recover()
-    heir.until(lambda: len(heir.engine._loaded) == 2 and not heir.engine._live, "recovery")
+    heir.until(lambda: len(heir.engine._loaded) == 2 and not heir.engine._book.live, "recovery")
     assert len(fake.space(fake.where()).directories[Kind.VOLUME]) >= len(done)
     assert begun == {}
     assert faults(fake) == []

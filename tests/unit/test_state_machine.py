@@ -53,7 +53,7 @@ class Lives(RuleBasedStateMachine):
         engine = self.mgr.engine
 
         def still():
-            live = engine._live.values()
+            live = engine._book.live.values()
             return engine._workers.load() == (0, 0) and all(op.state.value == "waiting" for op in live)
 
         self.mgr.until(lambda: self.mgr.session.dead or still(), "quiet")
@@ -158,7 +158,7 @@ class Lives(RuleBasedStateMachine):
 
     def _settled(self):
         self.fake.run_tasks()
-        live = list(self.mgr.engine._live.values())
+        live = list(self.mgr.engine._book.live.values())
         busy = [op for op in live if op.state.value != "waiting" or not op.answered]
         return not busy and self.mgr.engine._workers.load() == (0, 0)
 
@@ -173,7 +173,7 @@ class Lives(RuleBasedStateMachine):
 
         def over():
             self.fake.run_tasks()
-            return not self.mgr.engine._live
+            return not self.mgr.engine._book.live
 
         self.mgr.until(over, "the end of waiting removals")
 

@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 import uuid as uuids
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +27,7 @@ from ..model.errors import (
 )
 from ..model.names import Kind
 from ..model.observed import Location
+from .book import Book
 from .executor import Executor, Waiting
 from .locks import LockTable
 from .operation import Operation, State, StepRecord, operation_from_intent
@@ -37,8 +37,6 @@ from .workers import Timer, Workers
 
 _BACKOFF = (0.1, 0.3, 1.0, 2.0, 5.0, 10.0, 30.0)
 _WAITING_BACKOFF = (0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
-_KEEP_FINISHED = 1000
-_KEEP_FINISHED_SECONDS = 3600.0
 #: Seconds that a command with ``--wait 0`` gives its intent to become durable.
 ACCEPT_SECONDS = 2.0
 #: Seconds in which an operation that a worker took at once writes its intent itself.
@@ -112,11 +110,8 @@ class Engine:
         self._timer = Timer("vdisk-timer", log)
         self._changed = threading.Condition()
         self._locks = LockTable()
-        self._live: OrderedDict[str, Operation] = OrderedDict()
-        self._finished: OrderedDict[str, Operation] = OrderedDict()
-        self._stuck: dict[str, Operation] = {}
+        self._book = Book(clock)
         self._loaded: set[tuple[int, str]] = set()
-        self._latest: dict[str, str] = {}
         self._arriving: dict[tuple[int, str], list[Operation]] = {}
         self._unreadable: dict[tuple[Location, str], UnreadableIntent] = {}
         self._stopping = False
@@ -128,17 +123,15 @@ class Engine:
         with self._changed:
             if self._stopping:
                 raise NotReady("vdisk is stopping on this mgr; try again")
-            joined = self._same(request)
-            if joined is not None:
-                return joined
-            stuck = next((operation for operation in self._stuck.values() if request.same(operation.request)), None)
-            if stuck is not None:
-                self._revive(stuck)
-                return stuck
-            if len(self._live) >= self._settings.queue_limit():
-                raise Throttled(f"{len(self._live)} operations are queued already; try again later")
+            serving = self._book.serving(request)
+            if serving is not None:
+                if serving.stuck:
+                    self._revive(serving)
+                return serving
+            if len(self._book.live) >= self._settings.queue_limit():
+                raise Throttled(f"{len(self._book.live)} operations are queued already; try again later")
             operation = Operation(self._new_id(), request, self._clock())
-            self._remember(operation)
+            self._book.open(operation)
             key = (request.where.pool_id, request.where.namespace)
             if key in self._loaded:
                 self._admit(operation)
@@ -182,49 +175,35 @@ class Engine:
     def operations(self) -> list[Operation]:
         """Return operations under way and lately finished, oldest first; requests that were refused are no news."""
         with self._changed:
-            self._expire()
-            finished = [operation for operation in self._finished.values() if operation.recorded]
-            return [*self._stuck.values(), *finished, *self._live.values()]
+            return self._book.listed()
 
     def operation(self, op_id: str) -> Operation:
         """Return one operation; raises ``NotFound``."""
         with self._changed:
-            found = self._live.get(op_id) or self._finished.get(op_id) or self._stuck.get(op_id)
+            found = self._book.get(op_id)
         if found is None:
             raise NotFound(f"operation {op_id!r} does not exist or ended more than an hour ago")
         return found
 
     def removal_of(self, where: Location, target: Kind, name: str) -> Operation | None:
         """Return the latest removal of that name that answered, so that repeating it answers the same."""
-        return self._removal(target, lambda request: request.where == where and name in (request.name, request.image))
+        with self._changed:
+            return self._book.removal(target, lambda r: r.where == where and name in (r.name, r.image))
 
     def removal_of_uuid(self, pool_id: int, target: Kind, uuid: str) -> Operation | None:
         """Return the removal of that uuid that answered, so that repeating it answers the same."""
-        return self._removal(target, lambda request: request.where.pool_id == pool_id and request.uuid == uuid)
-
-    def _removal(self, target: Kind, matches: Callable[[Request], bool]) -> Operation | None:
         with self._changed:
-            for operation in reversed([*self._finished.values(), *self._live.values()]):
-                request = operation.request
-                if operation.answered and request.target is target and request.removes and matches(request):
-                    return operation
-        return None
+            return self._book.removal(target, lambda r: r.where.pool_id == pool_id and r.uuid == uuid)
 
     def pending_creation(self, where: Location, target: Kind, name: str) -> Operation | None:
         """Return the operation that is creating that name and has not answered yet."""
-        return self._creation(target, lambda request: request.where == where and name in (request.name, request.image))
+        with self._changed:
+            return self._book.creation(target, lambda r: r.where == where and name in (r.name, r.image))
 
     def pending_creation_of_uuid(self, pool_id: int, target: Kind, uuid: str) -> Operation | None:
         """Return the operation that is creating that uuid and has not answered yet."""
-        return self._creation(target, lambda request: request.where.pool_id == pool_id and request.uuid == uuid)
-
-    def _creation(self, target: Kind, matches: Callable[[Request], bool]) -> Operation | None:
         with self._changed:
-            for operation in self._live.values():
-                request = operation.request
-                if not operation.answered and request.target is target and request.creates and matches(request):
-                    return operation
-        return None
+            return self._book.creation(target, lambda r: r.where.pool_id == pool_id and r.uuid == uuid)
 
     def unreadable(self) -> list[UnreadableIntent]:
         """Return the intents that this version could not read."""
@@ -267,20 +246,19 @@ class Engine:
 
     def _revive(self, operation: Operation) -> None:
         """Queue a stuck operation again. Caller holds the lock."""
-        del self._stuck[operation.id]
         operation.state, operation.abort, operation.error = State.QUEUED, None, None
         operation.attempts, operation.finished_at = 0, None
-        self._remember(operation)
+        self._book.open(operation)
         self._admit(operation)
 
     def figures(self) -> dict[str, int]:
         """Return counts for ``vdisk status``."""
         with self._changed:
-            states = [operation.state for operation in self._live.values()]
+            states = [operation.state for operation in self._book.live.values()]
             queued, running = self._workers.load()
             return {
                 **{state.value: states.count(state) for state in State if not state.final},
-                "stuck": len(self._stuck),
+                "stuck": len(self._book.stuck),
                 "unreadable_intents": len(self._unreadable),
                 "workers_busy": running,
                 "workers_queued": queued,
@@ -305,15 +283,28 @@ class Engine:
     def _recover(self) -> None:
         try:
             for root in self._cluster.rbd_pools():
-                for namespace in ["", *self._cluster.namespaces(root.pool_id, root.pool)]:
-                    where = Location(root.pool_id, root.pool, namespace)
-                    with self._changed:
-                        key = (where.pool_id, where.namespace)
-                        if key not in self._loaded:
-                            self._arrive(key, where, None)
+                self._workers.submit(root.pool_id, partial(self._recover_pool, root))
         except VdiskError as error:
             self._log.warning("reading the list of pools failed, trying again: %s", error.message)
             self._timer.after(_BACKOFF[2], self.recover)
+
+    def _recover_pool(self, root: Location) -> None:
+        """Load the intents of a pool's namespaces; a pool that hangs or fails holds up no other."""
+        try:
+            namespaces = ["", *self._cluster.namespaces(root.pool_id, root.pool)]
+        except NotFound:
+            return  # removed meanwhile
+        except VdiskError as error:
+            self._log.warning("reading the namespaces of %s failed, trying again: %s", root, error.message)
+            again = partial(self._workers.submit, root.pool_id, partial(self._recover_pool, root))
+            self._timer.after(_BACKOFF[2], again)
+            return
+        for namespace in namespaces:
+            where = Location(root.pool_id, root.pool, namespace)
+            key = (where.pool_id, where.namespace)
+            with self._changed:
+                if key not in self._loaded:
+                    self._arrive(key, where, None)
 
     def _arrive(self, key: tuple[int, str], where: Location, operation: Operation | None) -> None:
         """Hold an operation back until the intents of its location are loaded. Caller holds the lock."""
@@ -346,8 +337,8 @@ class Engine:
                     self._unreadable[where, op_id] = UnreadableIntent(where, op_id, str(error))
                     self._log.error("intent %s in %s is kept but can't be read: %s", op_id, where, error)
             for operation in sorted(resumed, key=lambda operation: operation.started_at):
-                if operation.id not in self._live:
-                    self._remember(operation)
+                if operation.id not in self._book.live:
+                    self._book.open(operation)
                     self._admit(operation)
                     self._log.info(
                         "operation %s: resuming %s %s", operation.id, operation.request.kind, operation.target
@@ -356,22 +347,6 @@ class Engine:
                 self._admit(operation)
 
     # -- running -------------------------------------------------------------------------------------------------
-
-    def _same(self, request: Request) -> Operation | None:
-        """Return the live operation that serves ``request`` too. Caller holds the lock.
-
-        Only the last one that came for the request's first lock counts: one with another in between, such as a create
-        before a delete, is not what the caller means.
-        """
-        last = self._live.get(self._latest.get(next(iter(request.locks())).key, ""))
-        return last if last is not None and last.abort is None and request.same(last.request) else None
-
-    def _remember(self, operation: Operation) -> None:
-        """Count an operation among the live ones. Caller holds the lock."""
-        self._live[operation.id] = operation
-        operation.lock_keys = tuple(lock.key for lock in operation.request.locks())
-        for key in operation.lock_keys:
-            self._latest[key] = operation.id
 
     def _admit(self, operation: Operation) -> None:
         """Queue an operation for its locks and start it when nothing is before it. Caller holds the lock."""
@@ -502,7 +477,7 @@ class Engine:
 
     def _release(self, operation: Operation, everything: bool) -> None:
         for op_id in self._locks.release(operation.id, everything):
-            other = self._live.get(op_id)
+            other = self._book.live.get(op_id)
             if other is not None:
                 self._consider(other)
 
@@ -524,16 +499,7 @@ class Engine:
         operation.waiting_for = []
         operation.waiting_since = None
         operation.finished_at = self._clock()
-        self._live.pop(operation.id, None)
-        for key in operation.lock_keys:
-            if self._latest.get(key) == operation.id:
-                del self._latest[key]
-        if operation.stuck:
-            self._stuck[operation.id] = operation
-        elif operation.state is State.FAILED or operation.recorded:
-            # A repeat that found everything done already is not worth remembering.
-            self._finished[operation.id] = operation
-        self._expire()
+        self._book.close(operation)
         self._release(operation, everything=True)
         self._changed.notify_all()
 
@@ -610,13 +576,3 @@ class Engine:
                 since = operation.waiting_since
                 self._dispatch(operation)
                 operation.waiting_since = since
-
-    def _expire(self) -> None:
-        """Forget finished operations that are too many or too old. Caller holds the lock."""
-        now = self._clock()
-        while self._finished:
-            oldest = next(iter(self._finished.values()))
-            too_old = (oldest.finished_at or now) + _KEEP_FINISHED_SECONDS < now
-            if len(self._finished) <= _KEEP_FINISHED and not too_old:
-                return
-            self._finished.popitem(last=False)
