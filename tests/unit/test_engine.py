@@ -497,7 +497,7 @@ def test_a_new_mgr_finishes_what_a_dead_one_began(start, scenario):
         dying.stop()
         heir = start(fake)
         heir.engine.recover()
-        heir.until(lambda mgr=heir: len(mgr.engine._loaded) == 2 and not mgr.engine._book.live, "recovery")
+        heir.until(lambda mgr=heir: len(mgr.engine._recovery.loaded) == 2 and not mgr.engine._book.live, "recovery")
         fake.run_tasks()
         assert inventory(fake) == end, f"crashed {watch.seen[number]}"
 
@@ -530,7 +530,7 @@ def test_requests_that_arrive_before_the_intents_are_read_wait_for_them(fake, mg
 def test_recovery_is_tried_again_when_the_pools_cannot_be_listed(fake, mgr):
     fake.fail_on("rbd_pools", NotReady("later"), times=2)
     mgr.engine.recover()
-    mgr.until(lambda: len(mgr.engine._loaded) == 2, "recovery")
+    mgr.until(lambda: len(mgr.engine._recovery.loaded) == 2, "recovery")
 
 
 UNREADABLE = {
@@ -663,7 +663,7 @@ def test_stopping_under_load_leaves_everything_to_the_next_mgr(fake, start):
     begun = fake.space(fake.where()).intents
     heir = start()
     heir.engine.recover()
-    heir.until(lambda: len(heir.engine._loaded) == 2 and not heir.engine._book.live, "recovery")
+    heir.until(lambda: len(heir.engine._recovery.loaded) == 2 and not heir.engine._book.live, "recovery")
     assert len(fake.space(fake.where()).directories[Kind.VOLUME]) >= len(done)
     assert begun == {}
     assert faults(fake) == []

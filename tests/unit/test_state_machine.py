@@ -144,7 +144,7 @@ class Lives(RuleBasedStateMachine):
             self.fake.hook = None
             self.calm()
             self.fake._failures.clear()
-            self.mgr.until(lambda: len(self.mgr.engine._loaded) == 2, "recovery")
+            self.mgr.until(lambda: len(self.mgr.engine._recovery.loaded) == 2, "recovery")
             self.mgr.until(self._settled, "the end of everything")
             wrong = [fault for fault in faults(self.fake) if "trash" not in fault and "intent" not in fault]
             assert wrong == []

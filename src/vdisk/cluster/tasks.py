@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from ..model.errors import Internal, NotFound
 from ..model.observed import Location
-from .connection import CommandClient, Connection
+from .connection import Connection
+from .mgr_commands import CommandClient
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ import uuid as uuids
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from ..lifecycle.base import Request
 from ..lifecycle.steps import Answer, Step
@@ -22,7 +21,6 @@ from ..model.errors import (
     NotFound,
     NotReady,
     Throttled,
-    Unsupported,
     VdiskError,
 )
 from ..model.names import Kind
@@ -30,9 +28,10 @@ from ..model.observed import Location
 from .book import Book
 from .executor import Executor, Waiting
 from .locks import LockTable
-from .operation import Operation, State, StepRecord, operation_from_intent
+from .operation import Operation, State, StepRecord
 from .patience import GiveWay, never, patient
 from .ports import Cluster
+from .recovery import Recovery, UnreadableIntent
 from .workers import Timer, Workers
 
 _BACKOFF = (0.1, 0.3, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -62,30 +61,6 @@ class Settings:
     queue_limit: Callable[[], int]
 
 
-@dataclass(frozen=True)
-class UnreadableIntent:
-    """An intent that this version can't read: kept, reported, never guessed at."""
-
-    where: Location
-    id: str
-    reason: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form, with the fields of an operation."""
-        error = Unsupported(f"this version can't read the intent ({self.reason}); it is kept as it is")
-        return {
-            "id": self.id,
-            "kind": None,
-            "target": str(self.where),
-            "state": "unreadable",
-            "step": None,
-            "progress": 0.0,
-            "waiting_for": [],
-            "started_at": None,
-            "error": error.to_dict()["error"],
-        }
-
-
 class Engine:
     """Runs operations. All public methods may be called from any thread; none of them waits for the cluster."""
 
@@ -111,9 +86,7 @@ class Engine:
         self._changed = threading.Condition()
         self._locks = LockTable()
         self._book = Book(clock)
-        self._loaded: set[tuple[int, str]] = set()
-        self._arriving: dict[tuple[int, str], list[Operation]] = {}
-        self._unreadable: dict[tuple[Location, str], UnreadableIntent] = {}
+        self._recovery = Recovery(cluster, self._workers, self._timer, self._changed, self._go_on, log)
         self._stopping = False
 
     # -- taking requests -----------------------------------------------------------------------------------------
@@ -132,11 +105,8 @@ class Engine:
                 raise Throttled(f"{len(self._book.live)} operations are queued already; try again later")
             operation = Operation(self._new_id(), request, self._clock())
             self._book.open(operation)
-            key = (request.where.pool_id, request.where.namespace)
-            if key in self._loaded:
+            if not self._recovery.hold_back(operation):
                 self._admit(operation)
-            else:
-                self._arrive(key, request.where, operation)
             return operation
 
     def wait(self, operation: Operation, seconds: float, give_way: GiveWay = never) -> bool:
@@ -208,7 +178,7 @@ class Engine:
     def unreadable(self) -> list[UnreadableIntent]:
         """Return the intents that this version could not read."""
         with self._changed:
-            return list(self._unreadable.values())
+            return list(self._recovery.unreadable.values())
 
     def cancel(self, op_id: str) -> Operation:
         """Cancel an operation: what it did is undone. Raises ``InvalidArgument`` where it can only go forward."""
@@ -259,7 +229,7 @@ class Engine:
             return {
                 **{state.value: states.count(state) for state in State if not state.final},
                 "stuck": len(self._book.stuck),
-                "unreadable_intents": len(self._unreadable),
+                "unreadable_intents": len(self._recovery.unreadable),
                 "workers_busy": running,
                 "workers_queued": queued,
             }
@@ -268,7 +238,7 @@ class Engine:
 
     def recover(self) -> None:
         """Load the intents of every RBD pool and namespace in the background and go on with them."""
-        self._workers.submit("recover", self._recover)
+        self._recovery.start()
 
     def stop(self, timeout: float = 3.0) -> None:
         """Stop between steps. What is under way stays in its intents and goes on at the next start."""
@@ -280,71 +250,15 @@ class Engine:
         if not self._workers.stop(timeout):
             self._log.warning("some operations are still inside a call to the cluster; they are left to their intents")
 
-    def _recover(self) -> None:
-        try:
-            for root in self._cluster.rbd_pools():
-                self._workers.submit(root.pool_id, partial(self._recover_pool, root))
-        except VdiskError as error:
-            self._log.warning("reading the list of pools failed, trying again: %s", error.message)
-            self._timer.after(_BACKOFF[2], self.recover)
-
-    def _recover_pool(self, root: Location) -> None:
-        """Load the intents of a pool's namespaces; a pool that hangs or fails holds up no other."""
-        try:
-            namespaces = ["", *self._cluster.namespaces(root.pool_id, root.pool)]
-        except NotFound:
-            return  # removed meanwhile
-        except VdiskError as error:
-            self._log.warning("reading the namespaces of %s failed, trying again: %s", root, error.message)
-            again = partial(self._workers.submit, root.pool_id, partial(self._recover_pool, root))
-            self._timer.after(_BACKOFF[2], again)
-            return
-        for namespace in namespaces:
-            where = Location(root.pool_id, root.pool, namespace)
-            key = (where.pool_id, where.namespace)
-            with self._changed:
-                if key not in self._loaded:
-                    self._arrive(key, where, None)
-
-    def _arrive(self, key: tuple[int, str], where: Location, operation: Operation | None) -> None:
-        """Hold an operation back until the intents of its location are loaded. Caller holds the lock."""
-        first = key not in self._arriving
-        arriving = self._arriving.setdefault(key, [])
-        if operation is not None:
-            arriving.append(operation)
-        if first:
-            self._workers.submit(where.pool_id, partial(self._load, key, where, 0))
-
-    def _load(self, key: tuple[int, str], where: Location, attempt: int) -> None:
-        """Load the intents of a location, queue them, and behind them what arrived meanwhile."""
-        try:
-            intents = self._cluster.load_intents(where)
-        except VdiskError as error:
-            if isinstance(error, NotFound):  # the pool or namespace went meanwhile: nothing there to go on with
-                intents = {}
-            else:
-                self._log.warning("reading the intents of %s failed, trying again: %s", where, error.message)
-                retry = partial(self._workers.submit, where.pool_id, partial(self._load, key, where, attempt + 1))
-                self._timer.after(_BACKOFF[min(attempt, len(_BACKOFF) - 1)], retry)
-                return
-        with self._changed:
-            self._loaded.add(key)
-            resumed = []
-            for op_id, text in intents.items():
-                try:
-                    resumed.append(operation_from_intent(op_id, text))
-                except ValueError as error:
-                    self._unreadable[where, op_id] = UnreadableIntent(where, op_id, str(error))
-                    self._log.error("intent %s in %s is kept but can't be read: %s", op_id, where, error)
-            for operation in sorted(resumed, key=lambda operation: operation.started_at):
-                if operation.id not in self._book.live:
-                    self._book.open(operation)
-                    self._admit(operation)
-                    self._log.info(
-                        "operation %s: resuming %s %s", operation.id, operation.request.kind, operation.target
-                    )
-            for operation in self._arriving.pop(key, []):
+    def _go_on(self, resumed: list[Operation], arrived: list[Operation]) -> None:
+        """Queue what an earlier life of the module had begun, and behind it what came since. Caller holds the lock."""
+        for operation in resumed:
+            if self._book.get(operation.id) is None:
+                self._book.open(operation)
                 self._admit(operation)
+                self._log.info("operation %s: resuming %s %s", operation.id, operation.request.kind, operation.target)
+        for operation in arrived:
+            self._admit(operation)
 
     # -- running -------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,141 @@
+"""Recovery: the intents of each pool and namespace are loaded once, before anything new is done there."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ..model.errors import NotFound, Unsupported, VdiskError
+from ..model.observed import Location
+from .operation import Operation, operation_from_intent
+from .ports import Cluster
+from .workers import Timer, Workers
+
+#: Seconds before the next try, the last one repeated.
+_BACKOFF = (0.1, 0.3, 1.0, 2.0, 5.0, 10.0, 30.0)
+
+
+@dataclass(frozen=True)
+class UnreadableIntent:
+    """An intent that this version can't read: kept, reported, never guessed at."""
+
+    where: Location
+    id: str
+    reason: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form, with the fields of an operation."""
+        error = Unsupported(f"this version can't read the intent ({self.reason}); it is kept as it is")
+        return {
+            "id": self.id,
+            "kind": None,
+            "target": str(self.where),
+            "state": "unreadable",
+            "step": None,
+            "progress": 0.0,
+            "waiting_for": [],
+            "started_at": None,
+            "error": error.to_dict()["error"],
+        }
+
+
+class Recovery:
+    """Loads intents and holds back what comes for a location whose intents are not loaded yet.
+
+    ``changed`` is the engine's lock; ``go_on`` is called under it with (operations from intents, operations that were
+    held back). One pool that hangs or fails holds up no other.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        workers: Workers,
+        timer: Timer,
+        changed: threading.Condition,
+        go_on: Callable[[list[Operation], list[Operation]], None],
+        log: logging.Logger,
+    ) -> None:
+        self._cluster = cluster
+        self._workers = workers
+        self._timer = timer
+        self._changed = changed
+        self._go_on = go_on
+        self._log = log
+        self._held_back: dict[tuple[int, str], list[Operation]] = {}
+        self.loaded: set[tuple[int, str]] = set()
+        """(pool id, namespace) of the locations whose intents were loaded."""
+        self.unreadable: dict[tuple[Location, str], UnreadableIntent] = {}
+
+    def start(self) -> None:
+        """Load the intents of every RBD pool and namespace in the background."""
+        self._workers.submit("recovery", self._list_pools)
+
+    def hold_back(self, operation: Operation) -> bool:
+        """Hold an operation back if its location is not loaded yet. Caller holds the lock."""
+        where = operation.request.where
+        if (where.pool_id, where.namespace) in self.loaded:
+            return False
+        self._expect(where).append(operation)
+        return True
+
+    def _list_pools(self) -> None:
+        try:
+            for root in self._cluster.rbd_pools():
+                self._workers.submit(root.pool_id, partial(self._list_namespaces, root, 0))
+        except VdiskError as error:
+            self._log.warning("reading the list of pools failed, trying again: %s", error.message)
+            self._timer.after(_BACKOFF[2], self.start)
+
+    def _list_namespaces(self, root: Location, attempt: int) -> None:
+        try:
+            namespaces = ["", *self._cluster.namespaces(root.pool_id, root.pool)]
+        except NotFound:
+            return  # the pool was removed meanwhile
+        except VdiskError as error:
+            self._log.warning("reading the namespaces of %s failed, trying again: %s", root, error.message)
+            self._later(attempt, root, partial(self._list_namespaces, root, attempt + 1))
+            return
+        with self._changed:
+            for namespace in namespaces:
+                if (root.pool_id, namespace) not in self.loaded:
+                    self._expect(Location(root.pool_id, root.pool, namespace))
+
+    def _expect(self, where: Location) -> list[Operation]:
+        """Return what is held back for a location, beginning to load it the first time. Caller holds the lock."""
+        key = (where.pool_id, where.namespace)
+        if key not in self._held_back:
+            self._held_back[key] = []
+            self._workers.submit(where.pool_id, partial(self._load, where, 0))
+        return self._held_back[key]
+
+    def _load(self, where: Location, attempt: int) -> None:
+        try:
+            intents = self._cluster.load_intents(where)
+        except NotFound:
+            intents = {}  # the pool was removed meanwhile: nothing there to go on with
+        except VdiskError as error:
+            self._log.warning("reading the intents of %s failed, trying again: %s", where, error.message)
+            self._later(attempt, where, partial(self._load, where, attempt + 1))
+            return
+        with self._changed:
+            key = (where.pool_id, where.namespace)
+            self.loaded.add(key)
+            resumed = [found for op_id, text in intents.items() if (found := self._read(where, op_id, text))]
+            resumed.sort(key=lambda operation: operation.started_at)
+            self._go_on(resumed, self._held_back.pop(key, []))
+
+    def _read(self, where: Location, op_id: str, text: str) -> Operation | None:
+        try:
+            return operation_from_intent(op_id, text)
+        except ValueError as error:
+            self.unreadable[where, op_id] = UnreadableIntent(where, op_id, str(error))
+            self._log.error("intent %s in %s is kept but can't be read: %s", op_id, where, error)
+            return None
+
+    def _later(self, attempt: int, where: Location, job: Callable[[], None]) -> None:
+        delay = _BACKOFF[min(attempt, len(_BACKOFF) - 1)]
+        self._timer.after(delay, partial(self._workers.submit, where.pool_id, job))
