@@ -11,7 +11,6 @@ from . import omap
 from .connection import Connection
 
 OBJECT = "vdisk.intents"
-_PAGE = 500
 
 
 class IntentStore:
@@ -32,12 +31,6 @@ class IntentStore:
 
     def load(self, where: Location) -> dict[str, str]:
         """Return every intent of a pool and namespace: operation id → value."""
-        found: dict[str, str] = {}
-        after = ""
-        while True:
-            with self._connection.ioctx(where, f"reading the intents of {where}") as ioctx:
-                page = omap.get_page(ioctx, OBJECT, after, "", _PAGE)
-            if not page:
-                return found
-            found.update({key: value.decode("utf-8", "replace") for key, value in page})
-            after = page[-1][0]
+        with self._connection.ioctx(where, f"reading the intents of {where}") as ioctx:
+            found = omap.get_all(ioctx, OBJECT) or {}
+        return {key: value.decode("utf-8", "replace") for key, value in found.items()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
+from ..model.errors import NotFound
 from ..model.names import Kind
 from ..model.observed import Entry, Location
 from . import omap
@@ -36,9 +37,27 @@ class Journal:
 
     def names(self, where: Location, kind: Kind, after: str, limit: int) -> list[tuple[str, str]]:
         """Return up to ``limit`` (request name, uuid) that follow the name ``after``, in the order of names."""
-        with self._connection.ioctx(where, f"listing {kind.value}s in {where}") as ioctx:
-            page = omap.get_page(ioctx, kind.directory(self.instance), kind.key(after), kind.key(""), limit)
-        return [(kind.request_name(key) or "", _text(value)) for key, value in page or []]
+        oid, prefix = kind.directory(self.instance), kind.key("")
+        found: list[tuple[str, bytes]] = []
+        more, last = True, kind.key(after)
+        while more and len(found) < limit:
+            with self._connection.ioctx(where, f"listing {kind.value}s in {where}") as ioctx:
+                page = omap.get_page(ioctx, oid, last, prefix, limit - len(found))
+            if page is None:
+                self._check_pool(where)
+                break
+            pairs, more = page
+            if not pairs:
+                break
+            found += pairs
+            last = pairs[-1][0]
+        return [(kind.request_name(key) or "", _text(value)) for key, value in found]
+
+    def _check_pool(self, where: Location) -> None:
+        """Tell a missing directory from a missing pool; by now librados has the map that knows."""
+        with self._connection.handle(f"looking up pool {where.pool}") as handle:
+            if handle.pool_reverse_lookup(where.pool_id) is None:
+                raise NotFound(f"pool {where.pool!r} does not exist")
 
     def entry(self, where: Location, kind: Kind, uuid: str) -> Entry | None:
         """Read a journal object with every key it holds; None when it does not exist."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import rados
 
@@ -17,32 +17,60 @@ def get_keys(ioctx: rados.Ioctx, oid: str, keys: Iterable[str]) -> dict[str, byt
     """Read the named keys; absent ones are left out. None when the object does not exist."""
     with rados.ReadOpCtx() as op:
         found, _ = ioctx.get_omap_vals_by_keys(op, tuple(keys))
-        if not _operate(ioctx, op, oid):
-            return None
-        return dict(found)
+        return dict(_Pairs(found)) if _operate(ioctx, op, oid) else None
 
 
-def get_page(ioctx: rados.Ioctx, oid: str, after: str, prefix: str, limit: int) -> list[tuple[str, bytes]] | None:
-    """Read up to ``limit`` pairs with the prefix that follow ``after``, in key order. None without the object."""
+def get_page(
+    ioctx: rados.Ioctx, oid: str, after: str, prefix: str, limit: int
+) -> tuple[list[tuple[str, bytes]], bool] | None:
+    """Read up to ``limit`` pairs with the prefix that follow ``after``, in key order. None without the object.
+
+    Returns the pairs and whether more may follow. There may be fewer than ``limit`` and more all the same: keys that
+    are not UTF-8 are somebody else's and passed over.
+    """
     with rados.ReadOpCtx() as op:
-        found, _ = ioctx.get_omap_vals(op, after, prefix, limit)
+        found, _ = ioctx.get_omap_vals(op, after, prefix, min(limit, _PAGE))
         if not _operate(ioctx, op, oid):
             return None
-        return list(found)
+        pairs = _Pairs(found)
+        return list(pairs), pairs.count >= min(limit, _PAGE)
 
 
 def get_all(ioctx: rados.Ioctx, oid: str) -> dict[str, bytes] | None:
     """Read every pair of a small object, page by page. None when the object does not exist."""
     pairs: dict[str, bytes] = {}
-    after = ""
-    while True:
+    after, more = "", True
+    while more:
         page = get_page(ioctx, oid, after, "", _PAGE)
         if page is None:
             return pairs if after else None
-        pairs.update(page)
-        if len(page) < _PAGE:
-            return pairs
-        after = page[-1][0]
+        found, more = page
+        if not found:
+            break
+        pairs.update(found)
+        after = found[-1][0]
+    return pairs
+
+
+class _Pairs:
+    """An omap iterator made safe: empty values come as None, and a key that is not UTF-8 raises; it is passed over."""
+
+    def __init__(self, found: Iterator[tuple[str, bytes | None]]) -> None:
+        self._found = found
+        self.count = 0
+        """Pairs gone through so far, those passed over included."""
+
+    def __iter__(self) -> Iterator[tuple[str, bytes]]:
+        while True:
+            try:
+                key, value = next(self._found)
+            except StopIteration:
+                return
+            except UnicodeDecodeError:
+                self.count += 1
+                continue
+            self.count += 1
+            yield key, value or b""
 
 
 def insert_new(ioctx: rados.Ioctx, oid: str, key: str, value: bytes) -> bool:

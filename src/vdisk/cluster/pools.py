@@ -48,6 +48,8 @@ class Pools:
 
     def name_of(self, pool_id: int) -> str | None:
         """Return a pool's name, None when there is no such pool."""
+        if pool_id >= 1 << 63:  # more than librados can take, but a handle may say so
+            return None
         with self._connection.handle(f"looking up pool id {pool_id}") as handle:
             name = handle.pool_reverse_lookup(pool_id)
         return None if name is None else str(name)

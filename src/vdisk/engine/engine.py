@@ -86,6 +86,7 @@ class Engine:
         self._changed = threading.Condition()
         self._locks = LockTable()
         self._book = Book(clock)
+        self._awaited: dict[str, set[str]] = {}
         self._recovery = Recovery(cluster, self._workers, self._timer, self._changed, self._go_on, log)
         self._stopping = False
 
@@ -405,11 +406,15 @@ class Engine:
             operation.state = State.DONE if error is None else State.FAILED
             operation.error = error
             operation.answered = operation.answered or error is None
+            if operation.request.removes:
+                self._wake(f"{operation.request.where}/{operation.request.image}")
             self._end(operation)
 
     def _end(self, operation: Operation) -> None:
         """Move an operation to the finished ones. Caller holds the lock."""
         operation.step = None
+        for name in operation.waiting_for:
+            self._awaited.get(name.partition(" ")[0], set()).discard(operation.id)
         operation.waiting_for = []
         operation.waiting_since = None
         operation.finished_at = self._clock()
@@ -481,8 +486,21 @@ class Engine:
             operation.waiting_for = waiting.waiting_for
             operation.waiting_since = operation.waiting_since or self._clock()
             self._changed.notify_all()
+            for name in waiting.waiting_for:
+                self._awaited.setdefault(name.partition(" ")[0], set()).add(operation.id)
             delay = _WAITING_BACKOFF[min(operation.attempts - 1, len(_WAITING_BACKOFF) - 1)]
             self._timer.after(delay, partial(self._resume, operation))
+
+    def _wake(self, gone: str) -> None:
+        """Look soon at what waits for an image whose removal has ended. Caller holds the lock.
+
+        The removal may be a task of rbd_support's that is only queued: its end is nothing that we are told.
+        """
+        for op_id in self._awaited.pop(gone, ()):
+            operation = self._book.live.get(op_id)
+            if operation is not None and operation.state is State.WAITING:
+                operation.attempts = 1
+                self._timer.after(_WAITING_BACKOFF[0], partial(self._resume, operation))
 
     def _resume(self, operation: Operation) -> None:
         with self._changed:

@@ -6,7 +6,7 @@ until the answer the journal has it, from the trash move on the durable intent h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -59,8 +59,8 @@ class Removal(Request):
         temp = view.find_id(self.where, self.temp_id) if self.temp_id else None
         return (QueueRemoval(self.where, temp.id),) if temp is not None and temp.trashed else ()
 
-    def _remove(self, view: View, entry: Entry | None, extra: Sequence[Step], seal: str | None) -> Plan:
-        """Plan the removal. ``extra`` cleans up beside the image, ``seal`` names its own snapshot."""
+    def _remove(self, view: View, entry: Entry | None, extra: Sequence[Step], own: Collection[str]) -> Plan:
+        """Plan the removal. ``extra`` cleans up beside the image, ``own`` names its own snapshots."""
         image_name = entry.image if entry is not None else self.image
         image = self._observe(view, image_name, entry)
         reserved = bool(self.name) and view.lookup(self.where, self.target, self.name) == self.uuid
@@ -71,7 +71,7 @@ class Removal(Request):
         if image is None and entry is not None and view.partial(self.where, image_name):
             steps.append(RemoveUnfinished(self.where, image_name))
         if image is not None and not image.trashed:
-            self._check_free(view, image, seal)
+            self._check_free(view, image, own)
             steps.append(TrashImage(self.where, image.name))
         if entry is not None:
             steps.append(RemoveEntry(self.where, self.target, self.uuid))
@@ -79,11 +79,17 @@ class Removal(Request):
             steps.append(ReleaseName(self.where, self.target, self.name, self.uuid))
         steps.append(Answer(self.where))
         if image is not None:
-            if seal is not None and image.snap(seal) is not None:
-                steps.append(DropSnapshot(self.where, image.id, seal))
-            steps += [PurgeSnapshot(self.where, image.id, snap.id) for snap in image.abandoned()]
-            steps += [AwaitChildren(self.where, image.id), QueueRemoval(self.where, image.id)]
+            steps += self._reclaim(image, own)
         return Plan(request, tuple(steps))
+
+    def _reclaim(self, image: Image, own: Collection[str]) -> tuple[Step, ...]:
+        """Steps that free a trashed image: its own snapshots, what interrupted removals left, its clones, itself."""
+        return (
+            *(DropSnapshot(self.where, image.id, snap.name) for snap in image.snaps if snap.user and snap.name in own),
+            *(PurgeSnapshot(self.where, image.id, snap.id) for snap in image.abandoned()),
+            AwaitChildren(self.where, image.id),
+            QueueRemoval(self.where, image.id),
+        )
 
     def _observe(self, view: View, image_name: str, entry: Entry | None) -> Image | None:
         """Find the image by name, or in the trash by the id that an earlier plan settled or the journal has."""
@@ -95,10 +101,10 @@ class Removal(Request):
             image = view.find_id(self.where, image_id)
         return image
 
-    def _check_free(self, view: View, image: Image, seal: str | None) -> None:
+    def _check_free(self, view: View, image: Image, own: Collection[str]) -> None:
         """Raise when somebody has the image open or keeps snapshots on it that are not vdisk's."""
         what = f"{self.target.value} {self.name or self.uuid!r} in {self.where}"
-        snaps = [snap.name for snap in image.snaps if snap.user and snap.name != seal]
+        snaps = [snap.name for snap in image.snaps if snap.user and snap.name not in own]
         if snaps:
             raise HasDependents(
                 f"{what} has snapshots that were not made by vdisk: {', '.join(snaps)}; remove them first",
@@ -127,11 +133,15 @@ class RemoveVolume(Removal):
         if temp is None and self.temp_id:
             temp = view.find_id(self.where, self.temp_id)
         if temp is None:
-            return self._remove(view, entry, [], None)
-        before = [] if temp.trashed else [TrashImage(self.where, temp.name)]
-        plan = replace(self, temp_id=temp.id)._remove(view, entry, before, None)
+            return self._remove(view, entry, [], ())
+        before: list[Step] = []
+        own = {temp_name, entry.image if entry is not None else self.image}
+        if not temp.trashed:
+            self._check_free(view, temp, own)
+            before.append(TrashImage(self.where, temp.name))
+        plan = replace(self, temp_id=temp.id)._remove(view, entry, before, ())
         assert isinstance(plan.request, RemoveVolume)
-        temp_steps = (AwaitChildren(self.where, temp.id), QueueRemoval(self.where, temp.id))
+        temp_steps = self._reclaim(temp, own)
         if temp.parent is not None and temp.parent.image_id == plan.request.image_id:
             answered = plan.steps.index(Answer(self.where)) + 1
             return Plan(plan.request, (*plan.steps[:answered], *temp_steps, *plan.steps[answered:]))
@@ -153,4 +163,4 @@ class RemoveSnapshot(Removal):
             source = view.find(self.where, entry.source)
             if source is not None and source.snap(entry.image) is not None:
                 extra.append(DropSnapshot(self.where, source.id, entry.image))
-        return self._remove(view, entry, extra, entry.image if entry is not None else self.image)
+        return self._remove(view, entry, extra, {entry.image if entry is not None else self.image})

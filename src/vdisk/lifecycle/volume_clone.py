@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..model.errors import AlreadyExists, NotFound, OutOfRange, Unsupported
-from ..model.layout import Layout
+from ..model.layout import Layout, check_size
 from ..model.names import Kind
 from ..model.observed import LAYERING, Image, Location
 from .base import Lock, Plan, Request, View, image_lock, name_lock
@@ -74,6 +74,8 @@ class CloneVolume(Request):
         cloneable(self.source_where, self.source_image, source)
         if source is not None and self.size is not None and self.size < source.size:
             raise OutOfRange(f"size {self.size} is smaller than the source's {source.size} bytes", minimum=source.size)
+        if source is not None and self.size is not None:
+            check_size(self.size, source.order, lambda: source.features)
         making = cut_and_clone(request, found, self.source_where, self.source_image, self.layout)
         if source is not None and self.size is not None and self.size > source.size:
             making.append(GrowImage(self.where, request.image, self.size))

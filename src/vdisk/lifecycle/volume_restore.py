@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..model.errors import AlreadyExists, NotFound, NotReady, OutOfRange
-from ..model.layout import Layout
+from ..model.layout import Layout, check_size
 from ..model.names import Kind
 from ..model.observed import Image, Location
 from .base import Lock, Plan, Request, View, image_lock, name_lock
@@ -67,6 +67,8 @@ class RestoreVolume(Request):
             raise NotReady(f"snapshot {entry.name!r} in {self.snap_where} is not ready yet; try again")
         if self.size is not None and self.size < snap.size:
             raise OutOfRange(f"size {self.size} is smaller than the snapshot's {snap.size} bytes", minimum=snap.size)
+        if self.size is not None:
+            check_size(self.size, snap.order, lambda: snap.features)
         making: list[Step] = []
         if snap.snap(self.snap_image) is None:
             making.append(Seal(self.snap_where, self.snap_image))
