@@ -38,7 +38,7 @@ test-cluster: roots  ## tests on real clusters (RELEASES="pacific reef" PYTEST="
 	@$(TOX) --notest -e cluster
 	@tools/test-cluster.sh $(RELEASES) -- $(PYTEST)
 
-test: lint test-unit test-cluster  ## all of it, from a bare machine
+test: lint roots test-unit test-cluster  ## all of it, from a bare machine
 
 clean:  ## remove what tests and tools left, but not the roots and the virtual environment
 	rm -rf build src/*.egg-info .tox .mypy_cache .ruff_cache .pytest_cache $(CACHE)/logs $(CACHE)/pytest-*

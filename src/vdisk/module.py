@@ -22,6 +22,7 @@ from .engine.workers import Workers
 from .model.errors import NotReady
 from .model.handles import HandleFormat, is_cluster_id
 from .model.layout import SNAPSHOT_FEATURES, parse_features
+from .model.names import DEFAULT_JOURNAL, is_journal
 from .service import Service
 from .service import Settings as ServiceSettings
 
@@ -144,7 +145,7 @@ class Module(MgrModule):
             "journal_instance",
             type="str",
             default="default",
-            runtime=False,
+            runtime=True,
             desc="instance of the journal: the last part of csi.volumes.<instance> and csi.snaps.<instance>",
         ),
         Option(
@@ -187,7 +188,7 @@ class Module(MgrModule):
         failpoint = failpoints.from_environment(os.environ)
         if failpoint is not None:
             self.log.warning("%s is set: this mgr will stop or die at a step", failpoints.VARIABLE)
-        self._cluster = CephCluster(_Context(self), self.log, self._text("journal_instance"))
+        self._cluster = CephCluster(_Context(self), self.log)
         settings = EngineSettings(
             workers=lambda: int(self._number("workers", 1, 1024)),
             queue_limit=lambda: int(self._number("queue_limit", 1, 10**9)),
@@ -205,6 +206,7 @@ class Module(MgrModule):
                 snapshot_features=self._snapshot_features,
                 read_timeout=lambda: self._number("read_timeout", 1, 600),
                 give_way=self._give_way,
+                journal=self._journal,
             ),
         )
         access = Access(service, lambda arguments: bool(self.is_authorized(dict(arguments))))
@@ -253,6 +255,10 @@ class Module(MgrModule):
     def _cluster_id(self) -> str:
         text = self._text("cluster_id")
         return text if is_cluster_id(text) else self._fsid()
+
+    def _journal(self) -> str:
+        text = self._text("journal_instance")
+        return text if is_journal(text) else DEFAULT_JOURNAL
 
     def _handle_format(self) -> HandleFormat:
         try:

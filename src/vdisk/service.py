@@ -10,7 +10,7 @@ import threading
 import uuid as uuids
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from .engine.engine import Engine
@@ -28,7 +28,7 @@ from .lifecycle.volume_restore import RestoreVolume
 from .model.errors import Internal, NotFound, NotReady, Pending, VdiskError
 from .model.handles import Handle, HandleFormat
 from .model.layout import Layout
-from .model.names import Kind, parse_image_name
+from .model.names import DEFAULT_JOURNAL, Kind, parse_image_name
 from .model.objects import Snapshot, Source, Volume
 from .model.observed import Entry, Image, Location
 from .model.specs import NameRef, PoolSpec
@@ -63,6 +63,8 @@ class Settings:
     read_timeout: Callable[[], float]
     give_way: GiveWay
     """Tells whether others want the thread that a caller waits on."""
+    journal: Callable[[], str] = lambda: DEFAULT_JOURNAL
+    """Instance of the journal that requests are made for."""
 
 
 class Service:
@@ -80,7 +82,8 @@ class Service:
 
     def locate(self, spec: PoolSpec) -> Location:
         """Resolve a pool and namespace; raises ``NotFound``, or ``InvalidArgument`` for a pool not meant for RBD."""
-        return self._read(spec.pool, lambda: self._cluster.locate(spec))
+        where = self._read(spec.pool, lambda: self._cluster.locate(spec))
+        return replace(where, journal=self._settings.journal())
 
     def pool_name(self, pool_id: int) -> str | None:
         """Return the name of a pool, None when there is none of that id."""
@@ -122,7 +125,7 @@ class Service:
             with self._lock:
                 known = self._namespaces.get(key)
             for namespace in sorted(namespaces, key=lambda namespace: namespace != known):
-                where = Location(pool_id, pool, namespace)
+                where = Location(pool_id, pool, namespace, self._settings.journal())
                 entry = self._cluster.entry(where, kind, uuid)
                 if entry is not None:
                     with self._lock:

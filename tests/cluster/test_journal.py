@@ -6,6 +6,7 @@ import re
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -242,9 +243,9 @@ def test_namespaces_are_separate(cluster: Cluster, connection: Connection, pool_
 
 def test_instances_are_separate(cluster: Cluster, connection: Connection, pool: str) -> None:
     where = where_of(cluster, pool)
-    default, other = Journal(connection, LOG), Journal(connection, LOG, "k8s-2")
-    assert default.reserve(where, Kind.SNAPSHOT, "same", "1")
-    assert other.reserve(where, Kind.SNAPSHOT, "same", "2")
+    book = Journal(connection, LOG)
+    assert book.reserve(where, Kind.SNAPSHOT, "same", "1")
+    assert book.reserve(replace(where, journal="k8s-2"), Kind.SNAPSHOT, "same", "2")
     assert journal(cluster, pool) == {
         "csi.snaps.default": {"csi.snap.same": b"1"},
         "csi.snaps.k8s-2": {"csi.snap.same": b"2"},

@@ -241,3 +241,22 @@ def test_disabling_and_enabling_again(cluster: Cluster, vdisk: Vdisk, pool: str)
     assert not re.search(r"^.*vdisk.*Traceback", log, re.MULTILINE)
     assert "Unhandled exception from module 'vdisk'" not in log
     cluster.wait_healthy(60)
+
+
+def test_the_journal_can_be_changed_while_the_module_runs(cluster: Cluster, pool: str) -> None:
+    def names() -> list[str]:
+        return [volume["name"] for volume in cluster.ceph_json("vdisk", "volume", "ls", pool)]
+
+    cluster.ceph("vdisk", "volume", "create", pool, "old", "--size", "8M")
+    cluster.ceph("config", "set", "mgr", "mgr/vdisk/journal_instance", "k8s-2")
+    try:
+        wait_for(lambda: names() == [], 30, "the option's effect")
+        cluster.ceph("vdisk", "volume", "create", pool, "new", "--size", "8M")
+        assert names() == ["new"]
+        assert cluster.rados("-p", pool, "listomapkeys", "csi.volumes.k8s-2").out == "csi.volume.new\n"
+        cluster.ceph("vdisk", "volume", "rm", f"{pool}/new")
+    finally:
+        # Set, not only removed: a removal reaches the mgr at its next start.
+        cluster.ceph("config", "set", "mgr", "mgr/vdisk/journal_instance", "default")
+        cluster.ceph("config", "rm", "mgr", "mgr/vdisk/journal_instance")
+    wait_for(lambda: names() == ["old"], 30, "the option's effect")

@@ -23,11 +23,11 @@ FENCE_SECONDS = 5.0
 class CephCluster:
     """Implements ``engine.ports.Cluster`` on a real cluster."""
 
-    def __init__(self, mgr: MgrContext, log: logging.Logger, journal_instance: str = "default") -> None:
+    def __init__(self, mgr: MgrContext, log: logging.Logger) -> None:
         self._mgr = mgr
         self.data = open_data_connection(mgr, log)
         self.commands = open_command_connection(mgr)
-        self.journal = Journal(self.data, log, journal_instance)
+        self.journal = Journal(self.data, log)
         self.images = Images(self.data, mgr, log)
         self.pools = Pools(self.data, self.images)
         self.tasks = TaskQueue(self.commands, log)

@@ -21,23 +21,22 @@ def place(where: Location, oid: str) -> str:
 
 
 class Journal:
-    """Reads and writes the journal of one instance (``default`` unless the option says otherwise)."""
+    """Reads and writes the journal; which instance of it, a location says."""
 
-    def __init__(self, connection: Connection, log: logging.Logger, instance: str = "default") -> None:
+    def __init__(self, connection: Connection, log: logging.Logger) -> None:
         self._connection = connection
         self._log = log
-        self.instance = instance
 
     def lookup(self, where: Location, kind: Kind, name: str) -> str | None:
         """Return the uuid reserved under a request name: one keyed read, whatever the directory's size."""
         key = kind.key(name)
         with self._connection.ioctx(where, f"looking up {kind.value} {name!r} in {where}") as ioctx:
-            found = omap.get_keys(ioctx, kind.directory(self.instance), [key]) or {}
+            found = omap.get_keys(ioctx, kind.directory(where.journal), [key]) or {}
         return _text(found[key]) if key in found else None
 
     def names(self, where: Location, kind: Kind, after: str, limit: int) -> list[tuple[str, str]]:
         """Return up to ``limit`` (request name, uuid) that follow the name ``after``, in the order of names."""
-        oid, prefix = kind.directory(self.instance), kind.key("")
+        oid, prefix = kind.directory(where.journal), kind.key("")
         found: list[tuple[str, bytes]] = []
         more, last = True, kind.key(after)
         while more and len(found) < limit:
@@ -67,7 +66,7 @@ class Journal:
 
     def reserve(self, where: Location, kind: Kind, name: str, uuid: str) -> bool:
         """Insert the directory key only if it is absent, atomically; False when somebody else has the name."""
-        oid, key = kind.directory(self.instance), kind.key(name)
+        oid, key = kind.directory(where.journal), kind.key(name)
         with self._connection.ioctx(where, f"reserving {kind.value} {name!r} in {where}") as ioctx:
             won = omap.insert_new(ioctx, oid, key, uuid.encode())
         if won:
@@ -91,7 +90,7 @@ class Journal:
 
     def release(self, where: Location, kind: Kind, name: str, uuid: str) -> None:
         """Remove the directory key if it still leads to ``uuid``; a name that was given anew is left alone."""
-        oid, key = kind.directory(self.instance), kind.key(name)
+        oid, key = kind.directory(where.journal), kind.key(name)
         with self._connection.ioctx(where, f"releasing {kind.value} {name!r} in {where}") as ioctx:
             if omap.remove_if(ioctx, oid, key, uuid):
                 self._log.info("removed omap keys %s: [%s]", place(where, oid), key)

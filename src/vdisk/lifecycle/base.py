@@ -54,7 +54,7 @@ class Lock:
 def name_lock(where: Location, kind: Kind, name: str, to_the_end: bool = False) -> Lock:
     """The lock of a request name. A creation holds it to the end: its intent must be gone before anyone removes
     what it made, or a crash in between would make it once more."""
-    return Lock(f"{where.pool_id}/{where.namespace}/{kind.value}/{name}", to_the_end=to_the_end)
+    return Lock(f"{where.pool_id}/{where.namespace}/{where.journal}/{kind.value}/{name}", to_the_end=to_the_end)
 
 
 def image_lock(where: Location, image: str, shared: bool = False, to_the_end: bool = False) -> Lock:

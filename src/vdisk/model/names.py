@@ -8,12 +8,14 @@ import re
 from .errors import InvalidArgument
 
 UUID_PATTERN = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-_UUID = re.compile(UUID_PATTERN)
 _IMAGE = re.compile(rf"csi-(vol|snap)-({UUID_PATTERN})")
 #: What the CSI specification bans in a name, and the separators of our own specs.
 _BANNED = re.compile(r"[\x00-\x1f\x7f-\x9f/@]")
 #: The CSI specification's size limit of a string field, in bytes.
 MAX_REQUEST_NAME = 128
+
+#: The journal's instance unless the option says otherwise.
+DEFAULT_JOURNAL = "default"
 
 IMAGE_NAME_KEY = "csi.imagename"
 IMAGE_ID_KEY = "csi.imageid"
@@ -30,7 +32,7 @@ class Kind(enum.Enum):
     def _stem(self) -> str:
         return "volume" if self is Kind.VOLUME else "snap"
 
-    def directory(self, instance: str = "default") -> str:
+    def directory(self, instance: str = DEFAULT_JOURNAL) -> str:
         """Name of the directory object, ``csi.volumes.<instance>`` or ``csi.snaps.<instance>``."""
         return f"csi.{self._stem}s.{instance}"
 
@@ -57,9 +59,9 @@ class Kind(enum.Enum):
         return "csi.volname" if self is Kind.VOLUME else "csi.snapname"
 
 
-def is_uuid(text: str) -> bool:
-    """Tell whether ``text`` is a lower-case UUID in its canonical form."""
-    return _UUID.fullmatch(text) is not None
+def is_journal(text: str) -> bool:
+    """Tell whether ``text`` can be the journal's instance, a part of object names."""
+    return re.fullmatch(r"[A-Za-z0-9._-]{1,64}", text) is not None
 
 
 def parse_image_name(image: str) -> tuple[Kind, str] | None:

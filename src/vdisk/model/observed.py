@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .names import IMAGE_ID_KEY, IMAGE_NAME_KEY, SOURCE_KEY, Kind
+from .names import DEFAULT_JOURNAL, IMAGE_ID_KEY, IMAGE_NAME_KEY, SOURCE_KEY, Kind
 
 # RBD feature bits (librbd, rbd/features.h).
 LAYERING = 1 << 0
@@ -31,11 +31,16 @@ FEATURE_BITS: Mapping[str, int] = {
 
 @dataclass(frozen=True, order=True)
 class Location:
-    """A pool and RADOS namespace, resolved: the id survives a rename, the name is what users read."""
+    """A pool and RADOS namespace, resolved: the id survives a rename, the name is what users read.
+
+    ``journal`` is the journal's instance. An operation keeps the one that it began with, whatever the option says
+    meanwhile.
+    """
 
     pool_id: int
     pool: str
     namespace: str = ""
+    journal: str = DEFAULT_JOURNAL
 
     def __str__(self) -> str:
         return f"{self.pool}/{self.namespace}" if self.namespace else self.pool
