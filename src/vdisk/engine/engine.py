@@ -42,6 +42,8 @@ ACCEPT_SECONDS = 2.0
 _ACCEPT_SOON = 0.05
 #: Threads that write the intents of operations that no worker is free for yet.
 _ACCEPTORS = 8
+#: Names of the failpoints around an intent's writing and erasing.
+WRITE_INTENT, ERASE_INTENT = "write-intent", "erase-intent"
 _REPLANS = 5
 
 
@@ -352,8 +354,9 @@ class Engine:
         return request.creates and self._cluster.lookup(request.where, request.target, request.name) != request.uuid
 
     def _persist(self, operation: Operation) -> None:
-        self._cluster.fence()
-        self._cluster.put_intent(operation.request.where, operation.id, operation.to_intent())
+        with self._executor.failpoints(WRITE_INTENT):
+            self._cluster.fence()
+            self._cluster.put_intent(operation.request.where, operation.id, operation.to_intent())
         with self._changed:
             operation.durable = operation.recorded = True
             self._changed.notify_all()
@@ -399,8 +402,9 @@ class Engine:
     def _finish(self, operation: Operation, error: VdiskError | None) -> None:
         """End an operation: erase its intent, give back its locks, remember it for a while."""
         if operation.durable:
-            self._cluster.fence()
-            self._cluster.erase_intent(operation.request.where, operation.id)
+            with self._executor.failpoints(ERASE_INTENT):
+                self._cluster.fence()
+                self._cluster.erase_intent(operation.request.where, operation.id)
         with self._changed:
             operation.durable = False
             operation.state = State.DONE if error is None else State.FAILED

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from ..lifecycle import steps
 from ..lifecycle.base import View
@@ -29,12 +30,18 @@ class Executor:
 
     def run(self, step: steps.Step) -> None:
         """Carry out a step. Raises errors of the model, or :class:`Waiting`."""
+        with self.failpoints(step.name):
+            self._effects.fence()
+            self._run(step)
+
+    @contextmanager
+    def failpoints(self, name: str) -> Iterator[None]:
+        """Put the failpoints before and after a step, or another moment with a name, around a block."""
         if self._failpoint is not None:
-            self._failpoint(step.name, "before")
-        self._effects.fence()
-        self._run(step)
+            self._failpoint(name, "before")
+        yield
         if self._failpoint is not None:
-            self._failpoint(step.name, "after")
+            self._failpoint(name, "after")
 
     def _run(self, step: steps.Step) -> None:
         do = self._effects
