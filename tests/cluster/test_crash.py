@@ -380,15 +380,16 @@ class Matrix:
         for step in self.reference(name).steps:
             seen[step] += 1
             numbered.append((step, seen[step]))
-        blocked = SCENARIOS[name].waits
+        # Where clones hang on the image, what comes after waiting for them is a scenario of its own.
+        beyond = {("await-children", "after")} | {
+            (step, moment) for step in ("queue-removal", "erase-intent") for moment in MOMENTS
+        }
+        unreached = beyond if SCENARIOS[name].waits else set()
         found = []
         for step, occurrence in [("write-intent", 1), *numbered, *SCENARIOS[name].later, ("erase-intent", 1)]:
             for moment in MOMENTS:
-                if blocked and (
-                    step in ("queue-removal", "erase-intent") or (step, moment) == ("await-children", "after")
-                ):
-                    continue  # not before the clones go, which is a scenario of its own
-                found += [Point(name, step, occurrence, moment, client) for client in CLIENTS]
+                if (step, moment) not in unreached:
+                    found += [Point(name, step, occurrence, moment, client) for client in CLIENTS]
         return found
 
     def sample(self) -> list[Point]:
