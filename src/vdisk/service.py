@@ -318,17 +318,24 @@ class Service:
     def _image(self, found: Found) -> Image | None:
         return None if found.entry is None else self._cluster.image_of(found.where, found.entry)
 
+    def _identity(self, found: Found) -> dict[str, Any]:
+        """Return the fields of :class:`Identity`."""
+        entry = found.entry
+        return {
+            "name": found.name or None,
+            "handle": self.handle(found.where, found.uuid),
+            "uuid": found.uuid,
+            "pool": found.where.pool,
+            "namespace": found.where.namespace,
+            "image": entry.image if entry is not None else found.kind.image(found.uuid),
+            "image_id": entry.image_id if entry is not None else None,
+        }
+
     def _volume(self, found: Found) -> Volume:
         image = self._image(found)
         complete = found.entry is not None and found.entry.image_id is not None and image is not None
         return Volume(
-            name=found.name or None,
-            handle=self.handle(found.where, found.uuid),
-            uuid=found.uuid,
-            pool=found.where.pool,
-            namespace=found.where.namespace,
-            image=found.entry.image if found.entry is not None else found.kind.image(found.uuid),
-            image_id=found.entry.image_id if found.entry is not None else None,
+            **self._identity(found),
             size=image.size if image is not None else None,
             state="ready" if complete else "pending",
             created_at=image.created_at if image is not None else None,
@@ -340,13 +347,7 @@ class Service:
         complete = found.entry is not None and found.entry.image_id is not None and image is not None
         source = found.entry.source if found.entry is not None else None
         return Snapshot(
-            name=found.name or None,
-            handle=self.handle(found.where, found.uuid),
-            uuid=found.uuid,
-            pool=found.where.pool,
-            namespace=found.where.namespace,
-            image=found.entry.image if found.entry is not None else found.kind.image(found.uuid),
-            image_id=found.entry.image_id if found.entry is not None else None,
+            **self._identity(found),
             source_image=source,
             source_handle=self._image_handle(found.where, source),
             size=image.size if image is not None else None,

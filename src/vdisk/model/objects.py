@@ -32,8 +32,8 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Volume:
-    """A volume of the journal. ``size`` in bytes; ``created_at`` is the image's own creation time (epoch seconds)."""
+class Identity:
+    """What volumes and snapshots have in common: their names in every form."""
 
     name: str | None
     handle: str
@@ -42,13 +42,8 @@ class Volume:
     namespace: str
     image: str
     image_id: str | None
-    size: int | None
-    state: str
-    created_at: float | None
-    source: Source | None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
+    def _identity(self) -> dict[str, Any]:
         return {
             "name": self.name,
             "handle": self.handle,
@@ -57,6 +52,22 @@ class Volume:
             "namespace": self.namespace,
             "image": self.image,
             "image_id": self.image_id,
+        }
+
+
+@dataclass(frozen=True)
+class Volume(Identity):
+    """A volume of the journal. ``size`` in bytes; ``created_at`` is the image's own creation time (epoch seconds)."""
+
+    size: int | None
+    state: str
+    created_at: float | None
+    source: Source | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            **self._identity(),
             "size": self.size,
             "state": self.state,
             "created_at": rfc3339(self.created_at),
@@ -65,16 +76,9 @@ class Volume:
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class Snapshot(Identity):
     """A snapshot of the journal: ``csi-snap-<uuid>``, an image with a snapshot of its own name once it is sealed."""
 
-    name: str | None
-    handle: str
-    uuid: str
-    pool: str
-    namespace: str
-    image: str
-    image_id: str | None
     source_image: str | None
     source_handle: str | None
     size: int | None
@@ -85,13 +89,7 @@ class Snapshot:
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
         return {
-            "name": self.name,
-            "handle": self.handle,
-            "uuid": self.uuid,
-            "pool": self.pool,
-            "namespace": self.namespace,
-            "image": self.image,
-            "image_id": self.image_id,
+            **self._identity(),
             "source": {"image": self.source_image, "handle": self.source_handle},
             "size": self.size,
             "created_at": rfc3339(self.created_at),
