@@ -1,4 +1,4 @@
-"""The mgr module: lifecycle and options. Everything else is below (DESIGN section 6)."""
+"""The mgr module: lifecycle and options. Everything else is below (doc/internals.md)."""
 
 import os
 import sys
@@ -26,7 +26,7 @@ from .model.names import DEFAULT_JOURNAL, is_journal
 from .service import Service
 from .service import Settings as ServiceSettings
 
-#: Tentacle gives each module a registry of its own and insists on the attribute (FACTS 11); older releases have none.
+#: Tentacle gives each module a registry of its own and insists on the attribute; older releases have none.
 _REGISTRY = getattr(mgr_module, "CLICommandBase", None)
 _READERS = 32
 #: Seconds for which the list of full pools is kept.
@@ -240,7 +240,7 @@ class Module(MgrModule):
         """On the command thread, give way to commands that queue behind; elsewhere a wait is nobody else's matter."""
         return getattr(self._command_thread, "here", False) and self._queue.wanted()
 
-    # -- options: min, max and enum_allowed are not enforced by the mgr (FACTS 13) ---------------------------------
+    # -- options: min, max and enum_allowed are not enforced by the mgr ---------------------------------
 
     def _number(self, name: str, least: float, most: float) -> float:
         value = self.get_module_option(name)

@@ -40,7 +40,7 @@ ERRNO = {
     "unsupported": errno.EOPNOTSUPP,
     "internal": errno.EIO,
 }
-"""Stable error code -> errno (DESIGN section 4)."""
+"""Stable error code -> errno (doc/errors.md)."""
 RETRYABLE = {"pending", "throttled", "not_ready", "no_space"}
 
 
@@ -122,7 +122,7 @@ class Vdisk:
 
 
 def check_error(ret: int, out: str, status: str) -> Refusal:
-    """Check that an error has the form of DESIGN section 4, whatever it is, and return it."""
+    """Check that an error has the form of doc/errors.md, whatever it is, and return it."""
     body = json.loads(out)
     assert list(body) == ["error"]
     error = body["error"]

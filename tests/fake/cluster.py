@@ -109,7 +109,7 @@ class FakeCluster:
                     space = self.space(where)
                     header = space.headers.get(image_id)
                     if image_id in space.moving or (header is not None and header.snaps):
-                        continue  # refused by librbd: tried again later, for ever (FACTS 7)
+                        continue  # refused by librbd: tried again later, for ever
                     if header is not None:
                         self._detach(where, image_id, header)
                         del space.headers[image_id]

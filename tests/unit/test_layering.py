@@ -1,4 +1,4 @@
-"""Floors import only downward, and nothing but the standard library, rados, rbd and mgr_module (DESIGN section 6)."""
+"""Floors import only downward, and nothing but the standard library, rados, rbd and mgr_module (doc/internals.md)."""
 
 import ast
 import sys

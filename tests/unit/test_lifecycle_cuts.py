@@ -1,4 +1,4 @@
-"""Whatever a crash cuts, planning again from what the intent holds reaches the same end (STYLE: Patroni's test).
+"""Whatever a crash cuts, planning again from what the intent holds reaches the same end (as Patroni tests its quorum).
 
 The cuts are generated from what the operations do: before and after every step, and at every moment in the middle of
 librbd's work that the fake models. A new step, or a new operation among the scenarios, is covered by itself.

@@ -411,7 +411,7 @@ def test_differences_in_layout_are_named():
     assert len(layout_differences(image, Layout(1, 23, 4096, 2, "data"), 8)) == 5
 
 
-# -- errors: DESIGN section 4's table --------------------------------------------------------------------------------
+# -- errors: doc/errors.md's table --------------------------------------------------------------------------------
 
 TABLE = {
     "invalid_argument": errno.EINVAL,

@@ -58,7 +58,7 @@ def why_not_mounted(path: str) -> str | None:
 
 
 class MountedDisks:
-    """ext4 on an RBD image, through rbd-fuse and a loop device: kernels without rbd and nbd have those (FACTS 21)."""
+    """ext4 on an RBD image, through rbd-fuse and a loop device: kernels without rbd and nbd have those."""
 
     def __init__(self, terminal: Terminal, work: Path, env: dict[str, str], files: Path) -> None:
         self._terminal = terminal

@@ -1,6 +1,6 @@
 """The module's RADOS connections: one for journal and images that is fenced at failover, one with a key of its own.
 
-librados blocklists never end for a handle (FACTS 10): everything on it fails with ESHUTDOWN. A new handle works, so
+librados blocklists never end for a handle: everything on it fails with ESHUTDOWN. A new handle works, so
 a connection is a sequence of sessions. A session that was given up is closed when the last call on it returns, never
 under a running call, because librados frees the client that the call still uses.
 """
@@ -219,7 +219,7 @@ def _addresses(text: str) -> frozenset[str]:
 
 
 def clone_takes_format() -> bool:
-    """Tell whether this librbd binding lets a clone name its format (not on Pacific, FACTS 14)."""
+    """Tell whether this librbd binding lets a clone name its format (Pacific's does not)."""
     return "clone_format" in (rbd.RBD.clone.__doc__ or "")
 
 
@@ -253,7 +253,7 @@ def open_data_connection(mgr: MgrContext, log: logging.Logger) -> Connection:
 
 
 def open_command_connection(mgr: MgrContext) -> Connection:
-    """Return the connection that sends mgr commands with vdisk's own key (FACTS 4)."""
+    """Return the connection that sends mgr commands with vdisk's own key."""
 
     def opener() -> rados.Rados:
         handle = _own_handle(mgr, {})

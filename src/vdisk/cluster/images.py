@@ -175,7 +175,7 @@ class Images:
         """Remove an image from the trash with all its data; one that is gone is no error."""
         with self._connection.ioctx(where, f"removing image id {image_id} from the trash of {where}") as ioctx:
             try:
-                # No progress callback: Python callbacks from librbd can crash the mgr (FACTS 15).
+                # No progress callback: Python callbacks from librbd can crash the mgr.
                 self._rbd.trash_remove(ioctx, image_id, force=True)
             except rbd.ImageNotFound:
                 return

@@ -1,7 +1,7 @@
 """Durable intents: what was begun and is not finished, in one omap object of the pool and namespace concerned.
 
 Object ``vdisk.intents``; key: the operation id; value: JSON with ``v`` (format version, an integer). Written in half a
-millisecond where the mgr's key-value store takes a monitor round (FACTS 9). The engine knows what is inside.
+millisecond where the mgr's key-value store takes a monitor round. The engine knows what is inside.
 """
 
 from __future__ import annotations

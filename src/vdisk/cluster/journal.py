@@ -1,4 +1,4 @@
-"""The journal of DESIGN section 1: directory objects and one object per volume and snapshot, byte for byte.
+"""The journal (doc/concepts.md): directory objects and one object per volume and snapshot, byte for byte.
 
 Every effect writes one INFO line in the manner of the source note's driver log, so that the mgr log tells the story.
 """

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import rados
 
-#: An absent key compares equal to the empty value (FACTS 8).
+#: An absent key compares equal to the empty value.
 CMP_EQUAL = rados.LIBRADOS_CMPXATTR_OP_EQ
 #: Pairs a read; the OSD gives at most 1024 (osd_max_omap_entries_per_request).
 _PAGE = 1000
@@ -74,7 +74,7 @@ class _Pairs:
 
 
 def insert_new(ioctx: rados.Ioctx, oid: str, key: str, value: bytes) -> bool:
-    """Insert a pair only if the key is absent, in one atomic operation (FACTS 8); False when the key is there."""
+    """Insert a pair only if the key is absent, in one atomic operation; False when the key is there."""
     return _guarded(ioctx, oid, key, "", {key: value})
 
 

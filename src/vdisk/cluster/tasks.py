@@ -1,4 +1,4 @@
-"""rbd_support's task queue, reached with vdisk's own key (FACTS 4)."""
+"""rbd_support's task queue, reached with vdisk's own key."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Authorisation and references: what a caller may name, and what a handle leads to among what it may see.
 
-``is_authorized`` means something on the command thread only (FACTS 5), so everything here runs there; the service is
+``is_authorized`` means something on the command thread only, so everything here runs there; the service is
 told the outcome. A handle is looked for only where the caller may look, and a miss is ``denied`` unless the caller
 may see the whole pool: the answer never tells whether another tenant's volume exists.
 """

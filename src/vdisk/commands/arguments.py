@@ -1,8 +1,8 @@
 """Commands and their arguments as plain data, the signature that the ``ceph`` CLI gets of them, and strict parsing.
 
 Commands are declared as signature strings and handled from the raw command dictionary, which every release supports,
-instead of through the decorators of ``mgr_module``, which differ between releases (FACTS 11) and turn a missing
-string into ``'None'`` and ``"false"`` into true (FACTS 13).
+instead of through the decorators of ``mgr_module``, which differ between releases and turn a missing
+string into ``'None'`` and ``"false"`` into true.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Command:
 
     @property
     def all_arguments(self) -> tuple[Argument, ...]:
-        """Its own arguments and those that every changing command takes. Booleans come last (FACTS 12)."""
+        """Its own arguments and those that every changing command takes. Booleans come last."""
         if not self.changes:
             return self.arguments
         return (*self.arguments, WAIT, DRY_RUN) if self.dry_run else self.arguments

@@ -1,6 +1,6 @@
 """Whether other commands wait for the module's command thread.
 
-The mgr hands commands to a module through a finisher of its own (FACTS 2) whose queue length is a performance counter,
+The mgr hands commands to a module through a finisher of its own whose queue length is a performance counter,
 readable at the daemon's admin socket only. Whatever goes wrong there means that nobody is known to wait.
 """
 

@@ -86,7 +86,7 @@ class Operation:
         return f"{self.request.where}/{self.request.name or self.request.uuid}"
 
     def to_dict(self, details: bool = False) -> dict[str, Any]:
-        """Return the JSON form of DESIGN section 4, with ``details`` the steps and their timings too."""
+        """Return the JSON form, with ``details`` the steps and their timings too."""
         result: dict[str, Any] = {
             "id": self.id,
             "kind": self.request.kind,

@@ -1,6 +1,6 @@
 """Waiting on the module's one command thread: long enough for what is asked, not longer than fair to who queues behind.
 
-A command that waits for a hung image would hold up every other command of the module (FACTS 2). So after a fair slice
+A command that waits for a hung image would hold up every other command of the module. So after a fair slice
 the wait goes on only as long as nobody else wants the thread.
 """
 

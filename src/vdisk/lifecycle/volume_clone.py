@@ -1,4 +1,4 @@
-"""Clone a volume to a new volume: snapshot, clone, remove the snapshot. No temporary image (DESIGN section 2)."""
+"""Clone a volume to a new volume: snapshot, clone, remove the snapshot. No temporary image."""
 
 from __future__ import annotations
 

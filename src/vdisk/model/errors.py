@@ -1,4 +1,4 @@
-"""Errors that reach a user: a stable code, an errno and one line a person can act on (DESIGN section 4)."""
+"""Errors that reach a user: a stable code, an errno and one line a person can act on (doc/errors.md)."""
 
 from __future__ import annotations
 

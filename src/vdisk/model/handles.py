@@ -1,4 +1,4 @@
-"""Handles: what CSI calls volume id and snapshot id, in the two families of DESIGN section 1."""
+"""Handles: what CSI calls volume id and snapshot id, in two families (doc/concepts.md)."""
 
 from __future__ import annotations
 

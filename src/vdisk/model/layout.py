@@ -23,7 +23,7 @@ from .specs import parse_size
 
 #: Features that a user may ask for; striping and data-pool follow from their own options.
 CHOOSABLE = LAYERING | EXCLUSIVE_LOCK | OBJECT_MAP | FAST_DIFF | DEEP_FLATTEN | JOURNALING
-#: Features of the images that vdisk makes for snapshots (DESIGN section 2): deletion costs the same at any size.
+#: Features of the images that vdisk makes for snapshots: deletion costs the same at any size.
 SNAPSHOT_FEATURES = LAYERING | EXCLUSIVE_LOCK | OBJECT_MAP | FAST_DIFF | DEEP_FLATTEN
 #: What each feature needs (librbd refuses anything else with EINVAL and no word of why).
 _NEEDS = {OBJECT_MAP: EXCLUSIVE_LOCK, FAST_DIFF: OBJECT_MAP, JOURNALING: EXCLUSIVE_LOCK}

@@ -1,4 +1,4 @@
-"""Names of the journal: objects, omap keys and images, exactly as the source note writes them (DESIGN section 1)."""
+"""Names of the journal: objects, omap keys and images, exactly as CSI drivers write them (doc/concepts.md)."""
 
 from __future__ import annotations
 

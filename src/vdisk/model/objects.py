@@ -1,4 +1,4 @@
-"""What users see: volumes, snapshots and pages of them, with the JSON fields of DESIGN section 4."""
+"""What users see: volumes, snapshots and pages of them, with their JSON fields (doc/commands.md)."""
 
 from __future__ import annotations
 
