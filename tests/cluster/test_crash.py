@@ -607,6 +607,8 @@ def matrix_cluster(release: str) -> Iterator[Matrix]:
 @pytest.fixture(scope="module")
 def matrix(release_name: str) -> Iterator[Matrix]:
     """The matrix on a cluster of this file's own."""
+    if release_name == "reef":
+        pytest.skip("Debian 13's Reef mgr goes wrong by itself after enough restarts: see doc/operations.md")
     with matrix_cluster(release_name) as made:
         yield made
 

@@ -155,7 +155,7 @@ def test_restart_and_environment(bare: Cluster) -> None:
     daemon.restart(env={"VDISK_TEST_MARK": "here"})
     assert daemon.pid != before
     with open(f"/proc/{daemon.pid}/environ") as environ:
-        wait_for(lambda: "VDISK_TEST_MARK=here" in (environ.seek(0), environ.read())[1], 10, "the environment")
+        wait_for(lambda: "VDISK_TEST_MARK=here" in (environ.seek(0), environ.read())[1], 30, "the environment")
     bare.wait_module("rbd_support")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -74,21 +75,26 @@ class _Pairs:
 
 
 def insert_new(ioctx: rados.Ioctx, oid: str, key: str, value: bytes) -> bool:
-    """Insert a pair only if the key is absent, in one atomic operation; False when the key is there."""
-    return _guarded(ioctx, oid, key, "", {key: value})
+    """Insert a pair only if the key is absent, in one atomic operation; False when the key is there.
 
-
-def replace(ioctx: rados.Ioctx, oid: str, key: str, old: str, new: bytes) -> bool:
-    """Set a pair only if its present value is ``old``; False when it is not."""
-    return _guarded(ioctx, oid, key, old, {key: new})
+    The object is created if need be, so "not found" can only be the pool and is raised.
+    """
+    with rados.WriteOpCtx() as op:
+        op.new(rados.LIBRADOS_CREATE_IDEMPOTENT)
+        op.omap_cmp(key, "", CMP_EQUAL)
+        ioctx.set_omap(op, (key,), (value,))
+        return _compared(ioctx, op, oid)
 
 
 def remove_if(ioctx: rados.Ioctx, oid: str, key: str, value: str) -> bool:
-    """Remove a key only if its value is ``value``; False when it is absent or another."""
+    """Remove a key only if its value is ``value``; False when it is absent or another, or there is no object."""
     with rados.WriteOpCtx() as op:
         op.omap_cmp(key, value, CMP_EQUAL)
         ioctx.remove_omap_keys(op, (key,))
-        return _attempt(ioctx, op, oid)
+        try:
+            return _compared(ioctx, op, oid)
+        except rados.ObjectNotFound:
+            return False
 
 
 def set_values(ioctx: rados.Ioctx, oid: str, values: Mapping[str, bytes]) -> None:
@@ -99,36 +105,18 @@ def set_values(ioctx: rados.Ioctx, oid: str, values: Mapping[str, bytes]) -> Non
         ioctx.operate_write_op(op, oid)
 
 
-def set_existing(ioctx: rados.Ioctx, oid: str, guard: str, old: str, values: Mapping[str, bytes]) -> bool:
-    """Set pairs only if ``guard`` still has the value ``old``; False when not, or when the object is gone."""
-    with rados.WriteOpCtx() as op:
-        op.omap_cmp(guard, old, CMP_EQUAL)
-        ioctx.set_omap(op, tuple(values), tuple(values.values()))
-        return _attempt(ioctx, op, oid)
-
-
 def remove_keys(ioctx: rados.Ioctx, oid: str, keys: Iterable[str]) -> None:
     """Remove keys; absent keys and an absent object are no error."""
-    with rados.WriteOpCtx() as op:
+    with rados.WriteOpCtx() as op, contextlib.suppress(rados.ObjectNotFound):
         ioctx.remove_omap_keys(op, tuple(keys))
-        _attempt(ioctx, op, oid)
+        ioctx.operate_write_op(op, oid)
 
 
-def _guarded(ioctx: rados.Ioctx, oid: str, key: str, old: str, values: Mapping[str, bytes]) -> bool:
-    with rados.WriteOpCtx() as op:
-        op.new(rados.LIBRADOS_CREATE_IDEMPOTENT)
-        op.omap_cmp(key, old, CMP_EQUAL)
-        ioctx.set_omap(op, tuple(values), tuple(values.values()))
-        return _attempt(ioctx, op, oid)
-
-
-def _attempt(ioctx: rados.Ioctx, op: rados.WriteOp, oid: str) -> bool:
+def _compared(ioctx: rados.Ioctx, op: rados.WriteOp, oid: str) -> bool:
+    """Carry out a write with a comparison in it; False when that failed, which the OSD answers with ECANCELED."""
     try:
         ioctx.operate_write_op(op, oid)
-    except rados.ObjectNotFound:
-        return False
     except rados.Error as error:
-        # A failed comparison; the OSD answers it with ECANCELED.
         if getattr(error, "errno", None) == errno.ECANCELED:
             return False
         raise
