@@ -108,6 +108,8 @@ class MountedDisks:
         mount, fuse = self._work / name, self._work / f"{name}.rbd"
         if os.path.ismount(mount):
             self._try("umount", str(mount))
+            if os.path.ismount(mount):  # a command that is being ended together with us may still hold it
+                self._try("umount", "--lazy", str(mount))
         loop = self._loops.pop(name, None)
         if loop is not None:
             self._try("losetup", "-d", loop)
