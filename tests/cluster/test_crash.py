@@ -609,6 +609,8 @@ def matrix(release_name: str) -> Iterator[Matrix]:
     """The matrix on a cluster of this file's own."""
     if release_name == "reef":
         pytest.skip("Debian 13's Reef mgr goes wrong by itself after enough restarts: see doc/operations.md")
+    if release_name == "tentacle" and "VDISK_MATRIX" not in os.environ:
+        pytest.skip("a Tentacle mgr that was killed sometimes answers nothing after its restart: see doc/testing.md")
     with matrix_cluster(release_name) as made:
         yield made
 
