@@ -185,10 +185,6 @@ class Service:
 
         return self._read(where.pool_id, read)
 
-    def image_exists(self, where: Location, image: str) -> bool:
-        """Tell whether an RBD image of that name exists."""
-        return self._read(where.pool_id, lambda: self._cluster.find(where, image) is not None)
-
     # -- changing ------------------------------------------------------------------------------------------------
 
     def create_volume(self, where: Location, name: str, size: int, layout: Layout) -> Request:

@@ -102,12 +102,6 @@ class Session:
                 self._contexts[key] = found
             return found
 
-    def forget(self, pool_id: int) -> None:
-        """Drop the contexts of a pool that is gone."""
-        with self._lock:
-            for key in [key for key in self._contexts if key[0] == pool_id]:
-                del self._contexts[key]
-
     def doom(self) -> None:
         """Close the session as soon as nobody uses it."""
         with self._lock:
@@ -197,13 +191,6 @@ class Connection:
                 raise NotReady("the monitors have not registered this mgr's client yet; try again")
             time.sleep(_FENCE_INTERVAL)
         session.fenced = True
-
-    def forget_pool(self, pool_id: int) -> None:
-        """Drop what is kept open for a pool that no longer exists."""
-        with self._lock:
-            session = self._session
-        if session is not None:
-            session.forget(pool_id)
 
     def close(self) -> None:
         """Close the current session once its last call returns."""
