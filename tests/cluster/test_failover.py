@@ -41,8 +41,6 @@ PATIENCE = 90.0
 @pytest.fixture(scope="module")
 def pair(release_name: str) -> Iterator[Cluster]:
     """A cluster of this file's own with two managers."""
-    if release_name == "reef":
-        pytest.skip("Debian 13's Reef mgr goes wrong by itself after enough restarts: see doc/operations.md")
     ensure_root(release_name)
     with Cluster(release_name, mgrs=2, conf={**FAST, "mon_mgr_beacon_grace": 5}) as cluster:
         lighten(cluster)
