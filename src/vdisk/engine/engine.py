@@ -327,8 +327,11 @@ class Engine:
         for _ in range(_REPLANS):
             if operation.abort is not None:
                 if operation.durable:
+                    undo = operation.request.undo(self._cluster)
+                    with self._changed:
+                        operation.request = undo.request
                     self._persist(operation)
-                    self._carry_out(operation, operation.request.undo(self._cluster), undoing=True)
+                    self._carry_out(operation, undo.steps, undoing=True)
                 self._finish(operation, None if operation.answered else operation.abort)
                 return
             if operation.answered and self._gone_since(operation.request):

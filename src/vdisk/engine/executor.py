@@ -70,8 +70,8 @@ class Executor:
                 do.purge(where, image_id, snap_id)
             case steps.Seal(where, image):
                 do.cut(where, image, image)
-            case steps.RemoveUnfinished(where, image):
-                do.remove_unfinished(where, image)
+            case steps.RemoveUnfinished(where, image, image_id):
+                do.remove_unfinished(where, image, image_id)
             case steps.TrashImage(where, image):
                 do.trash(where, image)
             case steps.RemoveEntry(where, kind, uuid):

@@ -24,10 +24,10 @@ class View(Protocol):
         """Return an image outside of the trash."""
 
     def find_id(self, where: Location, image_id: str) -> Image | None:
-        """Return an image by id, in the trash or not."""
+        """Return an image by id, in the trash or not; of one that is half removed there, what remains."""
 
-    def partial(self, where: Location, name: str) -> bool:
-        """Tell whether an image is there in name only."""
+    def partial(self, where: Location, name: str) -> str | None:
+        """Return the id of an image that is there in name only: its creation was cut short before its header."""
 
     def watchers(self, where: Location, image_id: str) -> tuple[Watcher, ...]:
         """Return who has an image open."""
@@ -103,12 +103,12 @@ class Request:
         """Observe and return the plan; raises a ``VdiskError`` when the request cannot be granted."""
         raise NotImplementedError
 
-    def undo(self, view: View) -> tuple[Step, ...]:
-        """Return the steps that remove what an unfinished request left; empty when there is nothing to undo.
+    def undo(self, view: View) -> Plan:
+        """Return the plan that removes what an unfinished request left; no steps when there is nothing to undo.
 
-        Where nothing can be undone any more they lead forward instead, and include the answer.
+        Where nothing can be undone any more it leads forward instead, and includes the answer.
         """
-        return ()
+        return Plan(self, ())
 
     @property
     def image(self) -> str:

@@ -51,13 +51,13 @@ class Removal(Request):
         """Same volume or snapshot."""
         return type(other) is type(self) and (self.where, self.uuid) == (other.where, other.uuid)
 
-    def undo(self, view: View) -> tuple[Step, ...]:
+    def undo(self, view: View) -> Plan:
         """Let a removal that never got as far as the trash be forgotten; one that did has to go on."""
         image = view.find_id(self.where, self.image_id) if self.image_id else None
         if image is not None and image.trashed:
             raise Internal(f"{self.target.value} {self.name or self.uuid!r} in {self.where} is in the trash already")
         temp = view.find_id(self.where, self.temp_id) if self.temp_id else None
-        return (QueueRemoval(self.where, temp.id),) if temp is not None and temp.trashed else ()
+        return Plan(self, (QueueRemoval(self.where, temp.id),) if temp is not None and temp.trashed else ())
 
     def _remove(self, view: View, entry: Entry | None, extra: Sequence[Step], own: Collection[str]) -> Plan:
         """Plan the removal. ``extra`` cleans up beside the image, ``own`` names its own snapshots."""
@@ -68,8 +68,10 @@ class Removal(Request):
             raise NotFound(f"{self.target.value} {self.name or self.uuid!r} does not exist in {self.where}")
         request = self if image is None else replace(self, image_id=image.id)
         steps: list[Step] = [*extra]
-        if image is None and entry is not None and view.partial(self.where, image_name):
-            steps.append(RemoveUnfinished(self.where, image_name))
+        partial = view.partial(self.where, image_name) if image is None and entry is not None else None
+        if partial is not None:
+            request = replace(self, image_id=partial)
+            steps.append(RemoveUnfinished(self.where, image_name, partial))
         if image is not None and not image.trashed:
             self._check_free(view, image, own)
             steps.append(TrashImage(self.where, image.name))

@@ -12,9 +12,9 @@ from ..model.names import Kind
 from ..model.observed import LAYERING, Image, Location
 from .base import Lock, Plan, Request, View, image_lock, name_lock
 from .creation import (
+    Creation,
     Reservation,
     image_steps,
-    is_complete,
     journal_steps,
     refuse_unfinished,
     reservation,
@@ -25,12 +25,11 @@ from .volume_restore import check_clone
 
 
 @dataclass(frozen=True)
-class CloneVolume(Request):
+class CloneVolume(Creation):
     """A volume with the present content of another; ``size`` in bytes, None for the source's own."""
 
     kind: ClassVar[str] = "volume clone"
     target: ClassVar[Kind] = Kind.VOLUME
-    creates: ClassVar[bool] = True
 
     source_where: Location
     source_image: str
@@ -88,15 +87,13 @@ class CloneVolume(Request):
             steps.append(DropSnapshot(self.source_where, source.id, request.image))
         return Plan(request, (*steps, Answer(self.where)))
 
-    def undo(self, view: View) -> tuple[Step, ...]:
+    def undo(self, view: View) -> Plan:
         """Remove the unfinished clone, its cut and the reservation."""
-        if is_complete(self, view):
-            return self.plan(view).steps
-        steps = undo_creation(self, view)
-        if steps:
-            source = view.find(self.source_where, self.source_image)
-            steps[-2:-2] = drop_cut(self.source_where, source, self.image)
-        return tuple(steps)
+
+        def cut() -> list[Step]:
+            return drop_cut(self.source_where, view.find(self.source_where, self.source_image), self.image)
+
+        return undo_creation(self, view, cut)
 
 
 def cloneable(where: Location, image: str, source: Image | None) -> None:

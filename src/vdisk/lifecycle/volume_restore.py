@@ -11,17 +11,16 @@ from ..model.layout import Layout, check_size
 from ..model.names import Kind
 from ..model.observed import Image, Location
 from .base import Lock, Plan, Request, View, image_lock, name_lock
-from .creation import image_steps, is_complete, journal_steps, refuse_unfinished, reservation, undo_creation
+from .creation import Creation, image_steps, journal_steps, refuse_unfinished, reservation, undo_creation
 from .steps import Answer, CloneImage, GrowImage, Seal, Step
 
 
 @dataclass(frozen=True)
-class RestoreVolume(Request):
+class RestoreVolume(Creation):
     """A volume with the content of a snapshot; ``size`` in bytes, None for the snapshot's own."""
 
     kind: ClassVar[str] = "volume restore"
     target: ClassVar[Kind] = Kind.VOLUME
-    creates: ClassVar[bool] = True
 
     snap_where: Location
     snap_uuid: str
@@ -80,9 +79,9 @@ class RestoreVolume(Request):
         steps = [*journal_steps(request, found), *image_steps(request, found, making), Answer(self.where)]
         return Plan(request, tuple(steps))
 
-    def undo(self, view: View) -> tuple[Step, ...]:
+    def undo(self, view: View) -> Plan:
         """Remove the unfinished clone and the reservation."""
-        return self.plan(view).steps if is_complete(self, view) else tuple(undo_creation(self, view))
+        return undo_creation(self, view)
 
 
 def check_clone(name: str, where: Location, image: Image, source: Image | None, at: Location, what: str) -> None:
