@@ -763,8 +763,8 @@ def _seal_without_object_map(site: Site) -> None:
 class HalfDone:
     """A librbd call that was cut: the mgr dies before `step` of a scenario, `craft` makes what the call had done.
 
-    `exact` is false where what stays differs from the undisturbed run in a way that hurts nobody. With `again` the mgr is
-    started once more and dies before that step of its recovery first.
+    `exact` is false where what stays differs from the undisturbed run in a way that hurts nobody. With `again` the mgr
+    is started once more and dies before that step of its recovery first.
     """
 
     scenario: str
