@@ -750,43 +750,61 @@ def _seal_without_object_map(site: Site) -> None:
 class HalfDone:
     """A librbd call that was cut: the mgr dies before `step` of a scenario, `craft` makes what the call had done.
 
-    `exact` is false where what stays differs from the undisturbed run in a way that hurts nobody.
+    `mended_by` is the step that makes it good, which only such a recovery runs; the next mgr dies after it too. `exact`
+    is false where what stays differs from the undisturbed run in a way that hurts nobody.
     """
 
     scenario: str
     step: str
     craft: Callable[[Site], None]
+    mended_by: str | None
     exact: bool = True
 
 
 HALF_DONE = {
     "trash move: entry written": HalfDone(
-        "volume rm", "trash-image", _half_trashed("volume", "src", has_id=True, listed=True)
+        "volume rm", "trash-image", _half_trashed("volume", "src", has_id=True, listed=True), "trash-image"
     ),
     "trash move: id removed": HalfDone(
-        "volume rm", "trash-image", _half_trashed("volume", "src", has_id=False, listed=True)
+        "volume rm", "trash-image", _half_trashed("volume", "src", has_id=False, listed=True), "trash-image"
     ),
     "trash move: all but the state": HalfDone(
-        "volume rm", "trash-image", _half_trashed("volume", "src", has_id=False, listed=False)
+        "volume rm", "trash-image", _half_trashed("volume", "src", has_id=False, listed=False), "trash-image"
     ),
     "trash move of a snapshot: entry written": HalfDone(
-        "snap rm", "trash-image", _half_trashed("snap", "snap", has_id=True, listed=True)
+        "snap rm", "trash-image", _half_trashed("snap", "snap", has_id=True, listed=True), "trash-image"
     ),
     "trash move of a snapshot: id removed": HalfDone(
-        "snap rm", "trash-image", _half_trashed("snap", "snap", has_id=False, listed=True)
+        "snap rm", "trash-image", _half_trashed("snap", "snap", has_id=False, listed=True), "trash-image"
     ),
-    "create: id only": HalfDone("volume create", "create-image", _half_created(listed=False, header=False)),
-    "create: listed, no header": HalfDone("volume create", "create-image", _half_created(listed=True, header=False)),
-    "create: no object map": HalfDone("volume create", "create-image", _half_created(listed=True, header=True)),
-    "clone: id only": HalfDone("volume restore", "clone-image", _half_created(listed=False, header=False)),
-    "clone: listed, no header": HalfDone("volume restore", "clone-image", _half_created(listed=True, header=False)),
-    "clone: no parent yet": HalfDone("volume restore", "clone-image", _clone_without_parent),
-    "clone: parent does not know it": HalfDone("volume restore", "clone-image", _clone_unknown_to_parent),
-    "snapshot removal: seal in the trash namespace": HalfDone("snap rm", "drop-snapshot", _half_removed_seal),
+    "create: id only": HalfDone(
+        "volume create", "create-image", _half_created(listed=False, header=False), "remove-unfinished"
+    ),
+    "create: listed, no header": HalfDone(
+        "volume create", "create-image", _half_created(listed=True, header=False), "remove-unfinished"
+    ),
+    "create: no object map": HalfDone(
+        "volume create", "create-image", _half_created(listed=True, header=True), "remove-unfinished"
+    ),
+    "clone: id only": HalfDone(
+        "volume restore", "clone-image", _half_created(listed=False, header=False), "remove-unfinished"
+    ),
+    "clone: listed, no header": HalfDone(
+        "volume restore", "clone-image", _half_created(listed=True, header=False), "remove-unfinished"
+    ),
+    "clone: no parent yet": HalfDone("volume restore", "clone-image", _clone_without_parent, "remove-unfinished"),
+    "clone: parent does not know it": HalfDone(
+        "volume restore", "clone-image", _clone_unknown_to_parent, "remove-unfinished"
+    ),
+    "snapshot removal: seal in the trash namespace": HalfDone(
+        "snap rm", "drop-snapshot", _half_removed_seal, "purge-snapshot"
+    ),
     "snapshot removal: cut in the trash namespace, not cloned": HalfDone(
-        "snap create", "clone-image", _half_removed_cut
+        "snap create", "clone-image", _half_removed_cut, "purge-snapshot"
     ),
-    "snapshot: seal without its object map": HalfDone("snap create", "seal", _seal_without_object_map, exact=False),
+    "snapshot: seal without its object map": HalfDone(
+        "snap create", "seal", _seal_without_object_map, None, exact=False
+    ),
 }
 
 
@@ -803,6 +821,11 @@ def test_librbd_call_that_was_cut_in_the_middle_is_made_good(matrix: Matrix, cas
         matrix.disarm()
         half.craft(site)
         crafted = site.take()
+        if half.mended_by is not None:
+            matrix.arm(half.mended_by, "after")
+            matrix.cluster.mgrs["x"].start()
+            matrix.wait_dead()
+            matrix.disarm()
         matrix.revive()
         ret, out, status = answer.result(90)
         assert ret in (0, -errno.ENOENT if " rm" in half.scenario else 0), f"{status or out}\ncrafted:\n{crafted}"
