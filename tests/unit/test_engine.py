@@ -543,6 +543,18 @@ def test_an_operation_tells_that_it_waits_for_intents_to_be_read(fake, mgr):
     assert mgr.engine.figures()["recovering"] == 0
 
 
+def test_cancelling_what_waits_for_intents_to_be_read_wedges_no_name(fake, mgr):
+    fake.hook = gate = Gate("load_intents", moment="read")
+    cancelled = mgr.engine.submit(create(fake))
+    gate.reach()
+    mgr.engine.cancel(cancelled.id)
+    assert cancelled.state is State.FAILED
+    gate.open()
+    again = mgr.engine.submit(create(fake))
+    mgr.ended(again)
+    assert again.error is None
+
+
 def test_recovery_is_tried_again_when_the_pools_cannot_be_listed(fake, mgr):
     fake.fail_on("rbd_pools", NotReady("later"), times=2)
     mgr.engine.recover()

@@ -285,7 +285,9 @@ class Engine:
                 self._admit(operation)
                 self._log.info("operation %s: resuming %s %s", operation.id, operation.request.kind, operation.target)
         for operation in arrived:
-            self._admit(operation)
+            # One that was cancelled meanwhile has ended, and would never give back the locks that it queued for now.
+            if not operation.state.final:
+                self._admit(operation)
 
     # -- running -------------------------------------------------------------------------------------------------
 
