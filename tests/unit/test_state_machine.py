@@ -17,7 +17,7 @@ from vdisk.lifecycle.volume_clone import CloneVolume
 from vdisk.lifecycle.volume_create import CreateVolume
 from vdisk.lifecycle.volume_resize import ResizeVolume
 from vdisk.lifecycle.volume_restore import RestoreVolume
-from vdisk.model.errors import Disconnected, InvalidArgument, NoSpace, NotReady, VdiskError
+from vdisk.model.errors import Disconnected, InvalidArgument, NoSpace, NotFound, NotReady, VdiskError
 from vdisk.model.layout import Layout
 from vdisk.model.names import Kind
 
@@ -121,8 +121,8 @@ class Lives(RuleBasedStateMachine):
     def cancel(self, number):
         live = list(self.mgr.engine._book.live.values())
         if live:
-            # What has answered, or only goes forward, is not cancelled.
-            with contextlib.suppress(InvalidArgument, NotReady):
+            # What has answered, or only goes forward, is not cancelled; what had nothing to do is forgotten at its end.
+            with contextlib.suppress(InvalidArgument, NotFound):
                 self.mgr.engine.cancel(live[number % len(live)].id)
 
     @rule(effect=EFFECTS, error=ERRORS)
@@ -194,31 +194,27 @@ def names_of(op):
 
 
 def lies(fake, operations):
-    """Return which answers are not true: the last one about each name counts, those of mgrs that died since included.
+    """Return which answers are not true in the end; those of mgrs that died since count too.
 
-    ``operations`` are in the order in which they were asked for.
+    ``operations`` are in the order in which they were asked for: the last word about a name counts.
     """
     found = []
     for where, kind, name in dict.fromkeys(map(names_of, operations)):
         space = fake.space(where)
         uuid = space.directories[kind].get(name)
-        about = [
-            op for op in operations if (op.request.where, op.request.target, op.request.name) == (where, kind, name)
-        ]
-        unknown = False
+        about = [op for op in operations if names_of(op) == (where, kind, name)]
+        gone = set()
         for op in reversed(about):
-            if op.request.removes and op.answered:
-                if uuid == op.request.uuid or (uuid is not None and not unknown):
-                    found.append(f"{op.target}: its removal was answered, and it leads to {uuid}")
-                break
-            if op.request.creates and op.answered:
-                if uuid != op.request.uuid:
+            if op.request.removes:
+                if not op.answered:
+                    break  # after a crash it may have gone on, or not
+                gone.add(op.request.uuid)
+            elif op.request.creates and op.answered:
+                if op.request.uuid != uuid and op.request.uuid not in gone:
                     found.append(f"{op.target}: {op.request.uuid} was answered, and it leads to {uuid}")
                 break
-            if op.request.removes:
-                break  # it may go on after a crash, or not
-            # A creation that was not answered may have come to its end after a crash.
-            unknown = unknown or op.request.creates
+        if uuid in gone:
+            found.append(f"{op.target}: the removal of {uuid} was answered, and it still leads there")
         for op in about:
             if isinstance(op.request, ResizeVolume) and op.answered and op.request.uuid == uuid:
                 size = space.headers[space.ids[op.request.image]].size
