@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import uuid as uuids
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from .engine.workers import Workers
 from .lifecycle.base import Request
 from .lifecycle.removal import RemoveSnapshot, RemoveVolume
 from .lifecycle.snap_create import CreateSnapshot
+from .lifecycle.steps import Step
 from .lifecycle.volume_clone import CloneVolume
 from .lifecycle.volume_create import CreateVolume
 from .lifecycle.volume_resize import ResizeVolume
@@ -216,8 +217,31 @@ class Service:
 
     def plan(self, request: Request) -> list[dict[str, str]]:
         """Return the steps that a request would run now; changes nothing."""
-        plan = self._read(request.where.pool_id, lambda: request.plan(self._cluster))
-        return [{"step": step.name, "description": step.describe()} for step in plan.steps]
+        return _described(self._read(request.where.pool_id, lambda: request.plan(self._cluster)).steps)
+
+    def cancel(self, operation: Operation, wait: float) -> None:
+        """Cancel an operation and wait at most ``wait`` seconds until it is undone."""
+        self.engine.cancel(operation.id)
+        self.engine.rest(operation, wait, self._settings.give_way)
+
+    def plan_cancel(self, operation: Operation) -> list[dict[str, str]]:
+        """Return the steps that cancelling an operation would run now; changes nothing."""
+        self.engine.cancel(operation.id, dry_run=True)
+        request = operation.request
+        return _described(self._read(request.where.pool_id, lambda: request.undo(self._cluster)))
+
+    def retry(self, operation: Operation, wait: float) -> None:
+        """Run a stuck or waiting operation again, and wait at most ``wait`` seconds until it ended or waits again."""
+        self.engine.retry(operation.id)
+        self.engine.rest(operation, wait, self._settings.give_way)
+
+    def plan_retry(self, operation: Operation) -> list[dict[str, str]]:
+        """Return the steps that running an operation again would run now; changes nothing."""
+        undoing = self.engine.retry(operation.id, dry_run=True).undoing
+        request = operation.request
+        if undoing:
+            return _described(self._read(request.where.pool_id, lambda: request.undo(self._cluster)))
+        return self.plan(request)
 
     def run(self, request: Request, wait: float) -> tuple[Operation, bool]:
         """Have a request carried out and wait at most ``wait`` seconds; returns the operation and whether it answered.
@@ -391,6 +415,11 @@ class Service:
             if above is None:
                 return
             image = above
+
+
+def _described(steps: Iterable[Step]) -> list[dict[str, str]]:
+    """Return steps as ``--dry-run`` shows them."""
+    return [{"step": step.name, "description": step.describe()} for step in steps]
 
 
 def _new_uuid() -> str:

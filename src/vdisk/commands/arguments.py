@@ -94,7 +94,6 @@ class Command:
     help: str
     arguments: tuple[Argument, ...] = ()
     changes: bool = False
-    dry_run: bool = True
     columns: tuple[str, ...] = field(default=())
     """Columns of the plain table for commands that answer with a list."""
 
@@ -106,9 +105,7 @@ class Command:
     @property
     def all_arguments(self) -> tuple[Argument, ...]:
         """Its own arguments and those that every changing command takes. Booleans come last."""
-        if not self.changes:
-            return self.arguments
-        return (*self.arguments, WAIT, DRY_RUN) if self.dry_run else self.arguments
+        return (*self.arguments, WAIT, DRY_RUN) if self.changes else self.arguments
 
     def declaration(self) -> dict[str, Any]:
         """Return the entry of ``MgrModule.COMMANDS``."""

@@ -122,11 +122,19 @@ class Handlers:
 
     def op_cancel(self, args: Arguments) -> Answer:
         """``vdisk op cancel``."""
-        return self._service.engine.cancel(self._operation(args).id).to_dict()
+        operation = self._operation(args)
+        if args["dry_run"]:
+            return {"dry_run": True, "kind": operation.request.kind, "steps": self._service.plan_cancel(operation)}
+        self._service.cancel(operation, self._wait(args))
+        return operation.to_dict()
 
     def op_retry(self, args: Arguments) -> Answer:
         """``vdisk op retry``."""
-        return self._service.engine.retry(self._operation(args).id).to_dict()
+        operation = self._operation(args)
+        if args["dry_run"]:
+            return {"dry_run": True, "kind": operation.request.kind, "steps": self._service.plan_retry(operation)}
+        self._service.retry(operation, self._wait(args))
+        return operation.to_dict()
 
     def status(self, args: Arguments) -> Answer:
         """``vdisk status``: figures only, nothing that names a tenant."""

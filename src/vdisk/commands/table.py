@@ -122,7 +122,6 @@ COMMANDS: tuple[Command, ...] = (
         "Cancel an operation that has not answered yet; what it did is undone",
         (_OP,),
         changes=True,
-        dry_run=False,
     ),
     Command(
         "op retry",
@@ -130,7 +129,6 @@ COMMANDS: tuple[Command, ...] = (
         "Run an operation again now that stopped with an error or waits for its next try",
         (_OP,),
         changes=True,
-        dry_run=False,
     ),
     Command("status", "status", "Show how busy vdisk is: operations by state, workers, what could not be read"),
 )
