@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import uuid as uuids
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -18,10 +18,9 @@ from .engine.operation import Operation
 from .engine.patience import GiveWay, patient
 from .engine.ports import Cluster
 from .engine.workers import Workers
-from .lifecycle.base import Request
+from .lifecycle.base import Plan, Request, View
 from .lifecycle.removal import RemoveSnapshot, RemoveVolume
 from .lifecycle.snap_create import CreateSnapshot
-from .lifecycle.steps import Step
 from .lifecycle.volume_clone import CloneVolume
 from .lifecycle.volume_create import CreateVolume
 from .lifecycle.volume_resize import ResizeVolume
@@ -217,7 +216,7 @@ class Service:
 
     def plan(self, request: Request) -> list[dict[str, str]]:
         """Return the steps that a request would run now; changes nothing."""
-        return _described(self._read(request.where.pool_id, lambda: request.plan(self._cluster)).steps)
+        return self._steps(request, request.plan)
 
     def cancel(self, operation: Operation, wait: float) -> None:
         """Cancel an operation and wait at most ``wait`` seconds until it is undone."""
@@ -227,8 +226,7 @@ class Service:
     def plan_cancel(self, operation: Operation) -> list[dict[str, str]]:
         """Return the steps that cancelling an operation would run now; changes nothing."""
         self.engine.cancel(operation.id, dry_run=True)
-        request = operation.request
-        return _described(self._read(request.where.pool_id, lambda: request.undo(self._cluster)))
+        return self._steps(operation.request, operation.request.undo)
 
     def retry(self, operation: Operation, wait: float) -> None:
         """Run a stuck or waiting operation again, and wait at most ``wait`` seconds until it ended or waits again."""
@@ -239,9 +237,7 @@ class Service:
         """Return the steps that running an operation again would run now; changes nothing."""
         undoing = self.engine.retry(operation.id, dry_run=True).undoing
         request = operation.request
-        if undoing:
-            return _described(self._read(request.where.pool_id, lambda: request.undo(self._cluster)))
-        return self.plan(request)
+        return self._steps(request, request.undo if undoing else request.plan)
 
     def run(self, request: Request, wait: float) -> tuple[Operation, bool]:
         """Have a request carried out and wait at most ``wait`` seconds; returns the operation and whether it answered.
@@ -294,6 +290,11 @@ class Service:
         return Handle(self._settings.cluster_id(), where.pool_id, uuid).encode(self._settings.handle_format())
 
     # -- inner ---------------------------------------------------------------------------------------------------
+
+    def _steps(self, request: Request, plan: Callable[[View], Plan]) -> list[dict[str, str]]:
+        """Return the steps of a plan that is made of what there is now, as ``--dry-run`` shows them."""
+        steps = self._read(request.where.pool_id, lambda: plan(self._cluster)).steps
+        return [{"step": step.name, "description": step.describe()} for step in steps]
 
     def _read(self, group: Hashable, function: Callable[[], T]) -> T:
         """Run a read on a reader thread and wait for it, at most ``read_timeout`` seconds."""
@@ -415,11 +416,6 @@ class Service:
             if above is None:
                 return
             image = above
-
-
-def _described(steps: Iterable[Step]) -> list[dict[str, str]]:
-    """Return steps as ``--dry-run`` shows them."""
-    return [{"step": step.name, "description": step.describe()} for step in steps]
 
 
 def _new_uuid() -> str:
