@@ -52,8 +52,8 @@ class Lock:
 
 
 def name_lock(where: Location, kind: Kind, name: str, to_the_end: bool = False) -> Lock:
-    """The lock of a request name. A creation holds it to the end: its intent must be gone before anyone removes
-    what it made, or a crash in between would make it once more."""
+    """The lock of a request name. A creation holds it to the end: its intent must be gone before anyone removes or
+    changes what it made, or a crash in between would make it once more, or have it differ from what was asked."""
     return Lock(f"{where.pool_id}/{where.namespace}/{where.journal}/{kind.value}/{name}", to_the_end=to_the_end)
 
 
