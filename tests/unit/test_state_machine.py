@@ -169,7 +169,8 @@ class Lives(RuleBasedStateMachine):
     def _settled(self):
         self.fake.run_tasks()
         live = list(self.mgr.engine._book.live.values())
-        busy = [op for op in live if op.state.value != "waiting" or not op.answered]
+        # What waits for clones has come to rest; what failed for now and is tried again has not.
+        busy = [op for op in live if op.state.value != "waiting" or not op.answered or op.error is not None]
         return not busy and self.mgr.engine._workers.load() == (0, 0)
 
     def _remove_everything(self):
