@@ -14,7 +14,7 @@ from typing import ClassVar, TypeVar
 from ..model.errors import AlreadyExists, Internal
 from ..model.names import IMAGE_NAME_KEY, SOURCE_KEY
 from ..model.observed import Entry, Image
-from .base import Plan, Request, View
+from .base import Lock, Plan, Request, View, image_lock, name_lock
 from .steps import ReleaseName, RemoveEntry, RemoveUnfinished, ReserveName, Step, StoreImageId, WriteEntry
 
 
@@ -32,6 +32,18 @@ class Creation(Request):
 
 
 R = TypeVar("R", bound=Creation)
+
+
+def new_locks(request: Request) -> list[Lock]:
+    """Locks of the name and of the image that a request makes.
+
+    Until the answer nobody else uses the image: one that turns out unfinished is removed and made anew, and a snapshot
+    or clone of it would be in the way.
+    """
+    return [
+        name_lock(request.where, request.target, request.name, to_the_end=True),
+        image_lock(request.where, request.image),
+    ]
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,13 @@ from ..model.errors import AlreadyExists, NotFound, OutOfRange, Unsupported
 from ..model.layout import Layout, check_size
 from ..model.names import Kind
 from ..model.observed import LAYERING, Image, Location
-from .base import Lock, Plan, Request, View, image_lock, name_lock
+from .base import Lock, Plan, Request, View, image_lock
 from .creation import (
     Creation,
     Reservation,
     image_steps,
     journal_steps,
+    new_locks,
     refuse_unfinished,
     reservation,
     undo_creation,
@@ -37,11 +38,8 @@ class CloneVolume(Creation):
     layout: Layout
 
     def locks(self) -> Sequence[Lock]:
-        """The name and the source."""
-        return [
-            name_lock(self.where, self.target, self.name, to_the_end=True),
-            image_lock(self.source_where, self.source_image),
-        ]
+        """The name, the new image and the source."""
+        return [*new_locks(self), image_lock(self.source_where, self.source_image)]
 
     def same(self, other: Request) -> bool:
         """Same name, source, size and layout."""

@@ -9,8 +9,8 @@ from typing import ClassVar
 from ..model.errors import AlreadyExists, NotFound
 from ..model.layout import Layout, check_size, layout_differences
 from ..model.names import Kind
-from .base import Lock, Plan, Request, View, name_lock
-from .creation import Creation, image_steps, journal_steps, refuse_unfinished, reservation, undo_creation
+from .base import Lock, Plan, Request, View
+from .creation import Creation, image_steps, journal_steps, new_locks, refuse_unfinished, reservation, undo_creation
 from .steps import Answer, CreateImage
 
 
@@ -25,8 +25,8 @@ class CreateVolume(Creation):
     layout: Layout
 
     def locks(self) -> Sequence[Lock]:
-        """The name."""
-        return [name_lock(self.where, self.target, self.name, to_the_end=True)]
+        """The name and the new image."""
+        return new_locks(self)
 
     def same(self, other: Request) -> bool:
         """Same name, size and layout."""

@@ -10,8 +10,8 @@ from ..model.errors import AlreadyExists, NotFound, NotReady, OutOfRange
 from ..model.layout import Layout, check_size
 from ..model.names import Kind
 from ..model.observed import Image, Location
-from .base import Lock, Plan, Request, View, image_lock, name_lock
-from .creation import Creation, image_steps, journal_steps, refuse_unfinished, reservation, undo_creation
+from .base import Lock, Plan, Request, View, image_lock
+from .creation import Creation, image_steps, journal_steps, new_locks, refuse_unfinished, reservation, undo_creation
 from .steps import Answer, CloneImage, GrowImage, Seal, Step
 
 
@@ -33,11 +33,8 @@ class RestoreVolume(Creation):
         return Kind.SNAPSHOT.image(self.snap_uuid)
 
     def locks(self) -> Sequence[Lock]:
-        """The name, and the snapshot together with other restores of it."""
-        return [
-            name_lock(self.where, self.target, self.name, to_the_end=True),
-            image_lock(self.snap_where, self.snap_image, shared=True),
-        ]
+        """The name, the new image, and the snapshot together with other restores of it."""
+        return [*new_locks(self), image_lock(self.snap_where, self.snap_image, shared=True)]
 
     def same(self, other: Request) -> bool:
         """Same name, snapshot, size and layout."""
