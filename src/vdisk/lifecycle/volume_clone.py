@@ -38,9 +38,10 @@ class CloneVolume(Request):
     layout: Layout
 
     def locks(self) -> Sequence[Lock]:
-        """The name and the source."""
+        """The name, the image, and the source."""
         return [
             name_lock(self.where, self.target, self.name, to_the_end=True),
+            image_lock(self.where, self.image),
             image_lock(self.source_where, self.source_image),
         ]
 

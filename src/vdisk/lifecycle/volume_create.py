@@ -9,7 +9,7 @@ from typing import ClassVar
 from ..model.errors import AlreadyExists, NotFound
 from ..model.layout import Layout, check_size, layout_differences
 from ..model.names import Kind
-from .base import Lock, Plan, Request, View, name_lock
+from .base import Lock, Plan, Request, View, image_lock, name_lock
 from .creation import image_steps, is_complete, journal_steps, refuse_unfinished, reservation, undo_creation
 from .steps import Answer, CreateImage, Step
 
@@ -26,8 +26,8 @@ class CreateVolume(Request):
     layout: Layout
 
     def locks(self) -> Sequence[Lock]:
-        """The name."""
-        return [name_lock(self.where, self.target, self.name, to_the_end=True)]
+        """The name, and the image: nobody may snapshot what may have to be made anew."""
+        return [name_lock(self.where, self.target, self.name, to_the_end=True), image_lock(self.where, self.image)]
 
     def same(self, other: Request) -> bool:
         """Same name, size and layout."""

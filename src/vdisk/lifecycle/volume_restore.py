@@ -34,9 +34,10 @@ class RestoreVolume(Request):
         return Kind.SNAPSHOT.image(self.snap_uuid)
 
     def locks(self) -> Sequence[Lock]:
-        """The name, and the snapshot together with other restores of it."""
+        """The name, the image, and the snapshot together with other restores of it."""
         return [
             name_lock(self.where, self.target, self.name, to_the_end=True),
+            image_lock(self.where, self.image),
             image_lock(self.snap_where, self.snap_image, shared=True),
         ]
 
