@@ -543,6 +543,20 @@ def test_an_operation_tells_that_it_waits_for_intents_to_be_read(fake, mgr):
     assert mgr.engine.figures()["recovering"] == 0
 
 
+@pytest.mark.parametrize("scenario", ["create", "restore", "clone"])
+def test_nobody_snapshots_what_may_have_to_be_made_anew(fake, mgr, scenario):
+    request = SCENARIOS[scenario](fake)
+    fake.hook = gate = Gate("write_entry", count=2)
+    fake.fail_on("write_entry", NotReady("later"))
+    making = mgr.engine.submit(request)
+    gate.reach()
+    cut = mgr.engine.submit(CreateSnapshot(request.where, "early", uuid_of(8), request.image, Layout(features=61)))
+    assert (cut.state, cut.waiting_for) == (State.QUEUED, [f"operation {making.id}"])
+    gate.open()
+    mgr.ended(making, cut)
+    assert (making.error, cut.error) == (None, None)
+
+
 def test_cancelling_what_waits_for_intents_to_be_read_wedges_no_name(fake, mgr):
     fake.hook = gate = Gate("load_intents", moment="read")
     cancelled = mgr.engine.submit(create(fake))
