@@ -142,11 +142,16 @@ class Handlers:
         return self._access.may(where.pool, where.namespace)
 
     def _polled(self, op_id: str) -> dict[str, Any]:
-        """Return an operation for one who polls: also whether the command's answer is true by now."""
+        """Return an operation for one who polls: also whether the command's answer is true by now, and for what.
+
+        The handle in a pending answer may be another one: only planning finds a reservation that was there before.
+        """
         operation = self._service.engine.lookup(op_id)
         if operation is None or not self._visible(operation.request.where):
-            return {"id": op_id, "state": "unknown", "answered": False, "error": None}
-        return {**operation.to_dict(), "answered": operation.answered}
+            return {"id": op_id, "state": "unknown", "answered": False, "error": None, "handle": None, "image": None}
+        request = operation.request
+        handle = self._service.handle(request.where, request.uuid)
+        return {**operation.to_dict(), "answered": operation.answered, "handle": handle, "image": request.image}
 
     def _operation(self, args: Arguments) -> Operation:
         """Return the operation that a command names; another tenant's is as good as none."""
