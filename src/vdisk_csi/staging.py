@@ -200,7 +200,8 @@ class Staging:
             if record.fs_type and found != record.fs_type:
                 raise precondition(f"the volume holds {found}, not {record.fs_type}; it is left as it is")
             if record.formatting:
-                self._records.save(dataclasses.replace(record, formatting=False))
+                with step("end-format", device):
+                    self._records.save(dataclasses.replace(record, formatting=False))
             return found, False
         if unfinished and not record.formatting:
             raise precondition("the volume holds an xfs that was never finished; it is left as it is")

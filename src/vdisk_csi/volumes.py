@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from google.protobuf import wrappers_pb2
@@ -26,6 +26,8 @@ from .sizes import MINIMUM, Range, parse_range
 #: With published nodes each volume costs a command, so pages are kept short.
 _PUBLISHED_PAGE = 100
 _PUBLISHED_AT_ONCE = 8
+#: Seconds to wait for the statistics of a pool that was just made, and between two looks.
+_STATISTICS_SECONDS, _STATISTICS_PAUSE = 10.0, 0.5
 Row = Mapping[str, Any]
 #: What a volume's content comes from: the id, and the command that makes a volume of it.
 Source = tuple[str, str]
@@ -168,11 +170,7 @@ class Volumes:
         pools = parameters.pools or {
             spec.partition("/")[0] for spec in await listed_specs(self._config, client, call.deadline)
         }
-        report = await client.mon("df", call.deadline)
-        free = {pool["name"]: int(pool["stats"]["max_avail"]) for pool in report["pools"]}
-        missing = sorted(set(parameters.pools) - set(free))
-        if missing:
-            raise invalid(f"pool {missing[0]!r} does not exist")
+        free = await self._free(client, parameters.pools, call.deadline)
         answer.available_capacity = max((free.get(pool, 0) for pool in pools), default=0)
         return answer
 
@@ -184,6 +182,21 @@ class Volumes:
             raise invalid(f"parameter clusterID {cluster_id!r} is not the cluster that this driver serves")
 
     # -- inner ---------------------------------------------------------------------------------------------------
+
+    async def _free(self, client: Client, needed: Sequence[str], deadline: Deadline) -> Mapping[str, int]:
+        """Return the free bytes of pools; the monitors hear of those of a new pool only after some seconds."""
+        patience = deadline.within(_STATISTICS_SECONDS)
+        while True:
+            report = await client.mon("df", deadline)
+            free = {pool["name"]: int(pool["stats"]["max_avail"]) for pool in report["pools"]}
+            missing = sorted(set(needed) - set(free))
+            if not missing:
+                return free
+            if missing[0] not in await client.mon("osd pool ls", deadline):
+                raise invalid(f"pool {missing[0]!r} does not exist")
+            if patience.left() <= _STATISTICS_PAUSE:
+                raise CsiError(StatusCode.UNAVAILABLE, f"nothing is known yet of the space in pool {missing[0]!r}")
+            await asyncio.sleep(_STATISTICS_PAUSE)
 
     def _parameters(self, given: Mapping[str, str]) -> VolumeParameters:
         pools = self._config.pools

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 
 from harness.cli import clean_env
 from harness.client import ADMIN
@@ -137,15 +137,13 @@ def running(cluster: Cluster, *options: str, **more: Any) -> Iterator[Driver]:
 
 def refused(call: Any, request: Any, *codes: str, timeout: float = 60) -> str:
     """Make a call that has to fail with one of the codes (names of gRPC status codes); returns its message."""
-    try:
-        answer = call(request, timeout=timeout)
-    except grpc.RpcError as error:
-        assert error.code().name in codes, f"{error.code().name}, not {codes}: {error.details()}"
-        details = error.details() or ""
-        assert "Traceback" not in details
-        assert "\n" not in details
-        return details
-    raise AssertionError(f"answered {answer}, not {codes}")
+    with pytest.raises(grpc.RpcError) as raised:
+        call(request, timeout=timeout)
+    code, details = raised.value.code().name, raised.value.details() or ""
+    assert code in codes, f"{code}, not {codes}: {details}"
+    assert "Traceback" not in details
+    assert "\n" not in details
+    return details
 
 
 def mounting(fs: str = "", mode: int = Mode.SINGLE_NODE_WRITER, flags: tuple[str, ...] = ()) -> csi.VolumeCapability:
@@ -184,13 +182,3 @@ def create_request(
     if volume:
         request.volume_content_source.volume.volume_id = volume
     return request
-
-
-def environment_of(pid: int) -> bytes:
-    """The environment of a process."""
-    return Path(f"/proc/{pid}/environ").read_bytes()
-
-
-def is_root() -> bool:
-    """Whether mounting is possible at all."""
-    return os.geteuid() == 0
