@@ -16,8 +16,8 @@ from pathlib import Path
 VARIABLE = "VDISK_CSI_FAILPOINT"
 STEPS = (
     "write-record", "start-fuse", "attach-loop", "map-device", "begin-format", "format", "end-format", "check",
-    "mount", "grow", "record-target", "make-target", "bind", "bind-read-only", "unbind", "remove-target", "drop-target",
-    "unmount", "detach-loop", "stop-fuse", "unmap-device", "remove-record",
+    "mount", "grow", "grow-unmounted", "record-target", "make-target", "bind", "bind-read-only", "unbind",
+    "remove-target", "drop-target", "unmount", "detach-loop", "stop-fuse", "unmap-device", "remove-record",
 )  # fmt: skip
 """Names of all steps."""
 

@@ -161,6 +161,8 @@ class Node:
                 if device is None:
                     raise OSError("its device is gone")
                 usage = [units(total=device_size(device), unit=units.BYTES)]
+            elif not self._staging.mounted(path):
+                raise not_found(f"volume {volume_id} is not at {path}")
             else:
                 found = os.statvfs(path)
                 usage = [

@@ -127,14 +127,15 @@ class Staging:
         size = device_size(device)
         if size < required:
             raise out_of_range(f"the image has {size} bytes, less than the {required} that are required")
-        mounted = self._mounts.at(record.staging_path)
-        if not record.block and mounted is not None and not mounted.read_only:
-            with step("grow", device):
-                self._filesystems.grow(device, record.staging_path, mounted.fs_type)
+        if not record.block:
+            self._restore(record, device)
+            mounted = self._mounts.at(record.staging_path)
+            if mounted is not None and not mounted.read_only:
+                self._grow(record, device, mounted.fs_type)
         return size
 
     def at(self, volume_id: str, path: str) -> Record:
-        """Return the record of a volume that is staged or published at a path; NOT_FOUND if it is not."""
+        """Return the record of a volume that is to be staged or published at a path; NOT_FOUND if it is not."""
         record = self._records.load(volume_id)
         if record is None:
             raise not_found(f"volume {volume_id} is not on this node")
@@ -143,9 +144,13 @@ class Staging:
         staged = real == canonical(record.staging_path)
         if staged and record.block:
             return record
-        if not (staged or real in targets) or self._mounts.at(path) is None:
+        if not (staged or real in targets):
             raise not_found(f"volume {volume_id} is not at {path}")
         return record
+
+    def mounted(self, path: str) -> bool:
+        """Tell whether something is mounted at a path."""
+        return self._mounts.at(path) is not None
 
     def device(self, record: Record) -> str | None:
         """Return a volume's device."""
@@ -160,25 +165,36 @@ class Staging:
         return mounter
 
     def _bring_up(self, record: Record, identity: Identity) -> None:
+        if self._mounter(record).device(record, self._work) is None:
+            self._drop_dead_mounts(record)
         device = self._mounter(record).attach(record, identity, self._work)
         if record.block:
             return
         there = self._mounts.at(record.staging_path)
-        if there is not None and there.device == _number(device):
-            return
-        if there is not None and there.source.startswith("/dev/"):
-            # A device that does not work any more: what held the image died, and there is another one now.
-            self._mounts.unmount(record.staging_path, lazy=True)
-        elif there is not None:
+        if there is not None and there.device != _number(device):
             raise precondition(f"something else is mounted at {record.staging_path}")
-        self._mount(record, device)
+        if there is None:
+            self._prepare_and_mount(record, device)
 
-    def _mount(self, record: Record, device: str) -> None:
+    def _drop_dead_mounts(self, record: Record) -> None:
+        """Unmount what is left of a device that is gone, or whose image is: what held it died."""
+        for path in (*record.targets, record.staging_path):
+            there = self._mounts.at(path)
+            if there is not None and (there.source.startswith("/dev/") or record.block):
+                self._mounts.unmount(path, lazy=True)
+
+    def _prepare_and_mount(self, record: Record, device: str) -> None:
         os.makedirs(record.staging_path, exist_ok=True)
         fs_type, formatted = self._with_filesystem(record, device)
         if not record.read_only:
             with step("check", device):
                 self._filesystems.check(device, fs_type)
+        options = self._mount(record, device, fs_type)
+        if not formatted and "ro" not in options:
+            self._grow(record, device, fs_type)  # a clone may be larger than what it is a clone of
+
+    def _mount(self, record: Record, device: str, fs_type: str) -> list[str]:
+        """Mount a device at the staging path and return the options that were used."""
         options = mount_options(fs_type, record.mount_flags, record.read_only)
         with step("mount", device):
             try:
@@ -188,9 +204,35 @@ class Staging:
                     raise
                 options.append(without_replay(fs_type))
                 self._mounts.mount(device, record.staging_path, fs_type, options)
-        if not formatted and "ro" not in options:
-            with step("grow", device):  # a clone may be larger than what it is a clone of
-                self._filesystems.grow(device, record.staging_path, fs_type)
+        return options
+
+    def _grow(self, record: Record, device: str, fs_type: str) -> None:
+        with step("grow", device):
+            grown = self._filesystems.grow(device, record.staging_path, fs_type)
+        if grown:
+            return
+        targets = [target for target in record.targets if self._mounts.at(target) is not None]
+        with step("grow-unmounted", device):
+            try:
+                for path in (*targets, record.staging_path):
+                    self._mounts.unmount(path)
+                self._filesystems.grow_unmounted(device)
+            except ToolFailed as error:
+                raise precondition(
+                    f"growing a mounted {fs_type} is not permitted here, and it can't be unmounted for that: {error}"
+                ) from error
+            finally:
+                self._restore(record, device)
+
+    def _restore(self, record: Record, device: str) -> None:
+        """Mount again what a growth unmounted, perhaps one that a crash cut."""
+        if self._mounts.at(record.staging_path) is None:
+            self._mount(record, device, self._filesystems.probe(device))
+        for target, read_only in record.targets.items():
+            if self._mounts.at(target) is None and os.path.isdir(target):
+                self._mounts.bind(record.staging_path, target)
+                if read_only:
+                    self._mounts.bind_read_only(target)
 
     def _with_filesystem(self, record: Record, device: str) -> tuple[str, bool]:
         """Return the type of the file system on the device and whether it was made just now, because there was none."""

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import random
+import struct
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -31,6 +32,9 @@ STAGE = ["write-record", "start-fuse", "attach-loop", "begin-format", "format", 
 PUBLISH = ["record-target", "make-target", "bind"]
 UNPUBLISH = ["unbind", "remove-target", "drop-target"]
 UNSTAGE = ["unmount", "detach-loop", "stop-fuse", "remove-record"]
+
+#: A partition table as PCs have it, with one Linux partition.
+PARTITIONS = bytes(446) + b"\0\0\2\0\x83\x20\x20\0" + struct.pack("<II", 2048, 16384) + bytes(48) + b"\x55\xaa"
 
 
 class Disk:
@@ -247,14 +251,14 @@ def test_data_goes_through_snapshot_restore_clone_and_growth(
     numbers = [int.from_bytes(journal[at : at + 8], "big") for at in range(0, len(journal) // 8 * 8, 8)]
     assert numbers == list(range(len(numbers)))
     assert durable <= len(numbers) <= after + 1, "the snapshot holds what was synced before it and nothing after it"
-    assert restored.stats().usage[0].total > 1.8 * size, "the file system was not grown to the larger volume"
+    assert restored.stats().usage[0].total > 1.7 * size, "the file system was not grown to the larger volume"
     clone = disk("pvc-3", size, volume=first.volume.volume_id, capability=mounting(fs))
     now = {name: value for name, value in sums_of(path).items() if name != "journal"}
     copied = sums_of(clone.up())
     assert {name: value for name, value in copied.items() if name != "journal"} == now
     before = first.stats().usage[0].total
     assert first.expand(2 * size) == 2 * size
-    assert first.stats().usage[0].total > before * 1.8
+    assert first.stats().usage[0].total > before * 1.7
     more = fill(path, 2)
     first.down()
     assert not os.path.lexists(first.target)
@@ -311,8 +315,9 @@ def test_read_only(driver: Driver, disk: Callable[..., Disk]) -> None:
     refused(driver.node.NodeStageVolume, blank.stage_request(), "FAILED_PRECONDITION")
     block = disk("block", capability=raw())
     block.stage()
-    with open(block.publish(read_only=True), "rb") as device, pytest.raises(OSError, match=r"permitted|Read-only"):
-        os.write(os.open(f"/proc/self/fd/{device.fileno()}", os.O_WRONLY), b"x" * 4096)
+    path = block.publish(read_only=True)
+    with pytest.raises(OSError, match=r"permitted|denied|Read-only"), open(path, "r+b", buffering=0) as device:
+        device.write(b"x" * 4096)
     refused(driver.node.NodePublishVolume, block.publish_request(block.target + "-2"), "FAILED_PRECONDITION")
 
 
@@ -338,7 +343,7 @@ def test_one_writer_means_one_publication(driver: Driver, disk: Callable[..., Di
     [
         lambda device: run(["mkswap", device]),
         lambda device: run(["mkfs.ext3", "-q", device]),
-        lambda device: subprocess.run(["sfdisk", "-q", device], input=b"label: gpt\n,8M\n", check=True),
+        lambda device: Path(device).write_bytes(PARTITIONS),
         lambda device: run(["dd", "if=/dev/urandom", f"of={device}", "bs=64K", "count=1", "conv=notrunc"]),
     ],
     ids=["swap", "ext3", "partitions", "data"],

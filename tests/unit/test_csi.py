@@ -2,6 +2,7 @@
 
 import ast
 import asyncio
+import contextlib
 import dataclasses
 import json
 import re
@@ -179,10 +180,10 @@ def test_text_that_is_no_id_for_vdisk_is_none_here(text: str) -> None:
 
 @given(st.integers(0, 2**63 - 1), st.integers(0, 2**63 - 1))
 def test_a_size_lies_in_its_range_or_there_is_none(required: int, limit: int) -> None:
-    try:
+    size = None
+    with contextlib.suppress(CsiError):
         size = parse_range(csi.CapacityRange(required_bytes=required, limit_bytes=limit)).size_or_default()
-    except CsiError as error:
-        assert error.code is StatusCode.OUT_OF_RANGE
+    if size is None:
         assert (limit and (limit < required or limit // MIB * MIB < max(required, MIB))) or required > 2**63 - MIB
     else:
         assert size % MIB == 0
@@ -229,7 +230,8 @@ def test_parameters() -> None:
     found = parse_volume_parameters(given)
     assert (found.pool_spec, found.pools, found.cluster_id) == ("rbd/ns", ("ec",), FSID)
     assert found.layout == {
-        "data_pool": "ec", "image_features": "layering", "object_size": "8M", "stripe_unit": "64K", "stripe_count": "16",
+        "data_pool": "ec", "image_features": "layering", "object_size": "8M", "stripe_unit": "64K",
+        "stripe_count": "16",
     }  # fmt: skip
     assert found.for_nodes == {"mounter": "krbd", "mkfsOptions": "-b 4096"}
     assert parse_volume_parameters({}, "rbd").pool_spec == "rbd"
