@@ -131,7 +131,7 @@ class Node:
     async def NodeExpandVolume(self, request: csi.NodeExpandVolumeRequest, call: Call) -> csi.NodeExpandVolumeResponse:
         """Have the device and the file system take on the image's size."""
         volume_id = required(request.volume_id, "volume_id")
-        path = _path(request.volume_path, "volume_path")
+        path = _volume_path(request.volume_path, volume_id)
         asked = parse_range(request.capacity_range)
         if request.HasField("volume_capability"):
             check_capability(request.volume_capability)
@@ -145,9 +145,7 @@ class Node:
     ) -> csi.NodeGetVolumeStatsResponse:
         """What is used and free, and whether the volume works."""
         volume_id = required(request.volume_id, "volume_id")
-        path = required(request.volume_path, "volume_path")
-        if not path.startswith("/"):
-            raise not_found(f"volume {volume_id} is not at {path}")
+        path = _volume_path(request.volume_path, volume_id)
         return await self._turns.run(volume_id, call.deadline, lambda: self._stats(volume_id, path))
 
     # -- inner ---------------------------------------------------------------------------------------------------
@@ -269,6 +267,14 @@ def _path(path: str, field: str) -> str:
     required(path, field)
     if not path.startswith("/") or "\0" in path or len(path.encode()) > _MAX_PATH:
         raise invalid(f"{field} is no absolute path of at most {_MAX_PATH} bytes")
+    return os.path.normpath(path)
+
+
+def _volume_path(path: str, volume_id: str) -> str:
+    """Return a path at which a volume may be; NOT_FOUND for one at which none can be."""
+    required(path, "volume_path")
+    if not path.startswith("/") or "\0" in path:
+        raise not_found(f"volume {volume_id} is not at {path[:128]!r}")
     return os.path.normpath(path)
 
 

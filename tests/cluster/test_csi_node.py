@@ -432,7 +432,8 @@ def test_missing_and_malformed_fields(driver: Driver, disk: Callable[..., Disk],
     ):  # fmt: skip
         refused(call, request(volume_id=volume_id), "INVALID_ARGUMENT")
         refused(call, request(volume_path=target), "INVALID_ARGUMENT")
-        refused(call, request(volume_id=volume_id, volume_path="/no/such/path"), "NOT_FOUND")
+        for path in ("/no/such/path", "some/path", "/" + "x" * 5000):
+            refused(call, request(volume_id=volume_id, volume_path=path), "NOT_FOUND")
         refused(call, request(volume_id="no-such-volume", volume_path=target), "NOT_FOUND")
     too_much = csi.CapacityRange(required_bytes=4 * GIB)
     request = csi.NodeExpandVolumeRequest(volume_id=volume_id, volume_path=target, capacity_range=too_much)
