@@ -51,7 +51,7 @@ setup(
     # What grpcio-tools of pyproject.toml generates needs these or later ones.
     extras_require={"csi": ["grpcio>=1.85.1,<2", "protobuf>=7.35,<8", "prometheus_client>=0.20,<1"]},
     entry_points={
-        "console_scripts": ["vdisk-install = vdisk_install.cli:main", "vdisk-csi = vdisk_csi.cli:main"],
+        "console_scripts": ["vdisk-install = vdisk_install.cli:main", "vdisk-csi = vdisk_csi.main:main"],
     },
     zip_safe=False,
     classifiers=[

@@ -74,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
         "--state-dir", type=Path, default=Path("/var/lib/vdisk-csi"),
         help="what has to survive the driver, on the node's own disk (default: %(default)s)",
     )  # fmt: skip
-    node.add_argument("--mounter", default="", choices=("", *MOUNTERS), help="default: the first that the node can use")
+    node.add_argument("--mounter", default="", choices=MOUNTERS, help="default: the first that the node can use")
     node.add_argument("--max-volumes-per-node", type=int, default=0, help="0: no limit but the node's own")
     return options
 
@@ -179,7 +179,3 @@ def _seconds(text: str) -> float:
     if not 0 < value <= 3600:
         raise argparse.ArgumentTypeError("not between 0 and 3600 seconds")
     return value
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -24,8 +24,9 @@ from .operations import Operations, Row
 from .threads import Threads
 
 _log = logging.getLogger(__name__)
-#: Threads inside of librados: for commands to the manager, which hang while there is none, and for everything else.
-_MGR_THREADS, _MON_THREADS = 24, 4
+#: Threads inside of librados: for commands to the manager, which hang while there is none; for looking at operations,
+#: so that new requests are not in the way of answers to old ones; and for what needs no manager.
+_MGR_THREADS, _POLL_THREADS, _MON_THREADS = 24, 4, 4
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 #: Connections of identities that requests named in their secrets.
 _KEEP_CLIENTS = 32
@@ -33,13 +34,21 @@ _KEEP_CLIENTS = 32
 _LOADING = {-errno.EOPNOTSUPP, -errno.EAGAIN, -errno.EINVAL, -errno.ETIMEDOUT, -errno.ENOTCONN, -errno.ESHUTDOWN}
 
 
+class Lanes:
+    """The threads that all clients share."""
+
+    def __init__(self) -> None:
+        self.mgr = Threads("mgr", _MGR_THREADS)
+        self.poll = Threads("poll", _POLL_THREADS)
+        self.mon = Threads("mon", _MON_THREADS)
+
+
 class Client:
     """What one identity asks of the cluster. ``patience`` is in seconds: how long a manager may give no answer."""
 
-    def __init__(self, cluster: Cluster, mgr: Threads, mon: Threads, patience: float, metrics: Metrics) -> None:
+    def __init__(self, cluster: Cluster, lanes: Lanes, patience: float, metrics: Metrics) -> None:
         self.cluster = cluster
-        self._mgr = mgr
-        self._mon = mon
+        self._lanes = lanes
         self._patience = patience
         self._metrics = metrics
         self._fsid = ""
@@ -47,20 +56,7 @@ class Client:
 
     async def send(self, words: str, deadline: Deadline, **arguments: Any) -> Any:
         """Send ``vdisk <words>`` and return what its JSON holds; UNAVAILABLE when no manager answers in time."""
-        command = {"prefix": f"vdisk {words}", "format": "json", **arguments}
-        # A character beyond U+FFFF as a JSON escape would kill the manager.
-        text = json.dumps(command, ensure_ascii=False)
-        patience = deadline.within(self._patience)
-        pause = _FIRST_PAUSE
-        while True:
-            try:
-                with self._metrics.command(words):
-                    return _result(await self._answer(words, text, patience))
-            except Again as again:
-                if patience.left() <= pause:
-                    raise CsiError(StatusCode.UNAVAILABLE, str(again)) from None
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
+        return await self._send(self._lanes.mgr, words, deadline, arguments)
 
     async def change(self, words: str, deadline: Deadline, **arguments: Any) -> Row:
         """Send a changing command and wait until its answer is true; ABORTED when time runs out before.
@@ -98,14 +94,30 @@ class Client:
     async def blocking(self, function: Any, deadline: Deadline, who: str) -> Any:
         """Run a blocking call of the connection that does not need a manager."""
         try:
-            return await deadline.wait(self._mon.run(function))
+            return await deadline.wait(self._lanes.mon.run(function))
         except TimeoutError:
             raise CsiError(StatusCode.UNAVAILABLE, f"no answer from {who} in time") from None
         except Again as again:
             raise CsiError(StatusCode.UNAVAILABLE, str(again)) from None
 
-    async def _answer(self, words: str, text: str, patience: Deadline) -> Answer:
-        future = self._mgr.run(lambda: self.cluster.mgr_command(text))
+    async def _send(self, lane: Threads, words: str, deadline: Deadline, arguments: Mapping[str, Any]) -> Any:
+        command = {"prefix": f"vdisk {words}", "format": "json", **arguments}
+        # A character beyond U+FFFF as a JSON escape would kill the manager.
+        text = json.dumps(command, ensure_ascii=False)
+        patience = deadline.within(self._patience)
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                with self._metrics.command(words):
+                    return _result(await self._answer(lane, words, text, patience))
+            except Again as again:
+                if patience.left() <= pause:
+                    raise CsiError(StatusCode.UNAVAILABLE, str(again)) from None
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _answer(self, lane: Threads, words: str, text: str, patience: Deadline) -> Answer:
+        future = lane.run(lambda: self.cluster.mgr_command(text))
         try:
             return await patience.wait(future)
         except TimeoutError:
@@ -115,7 +127,7 @@ class Client:
             ) from None
 
     async def _rows(self, ids: Sequence[str]) -> list[Row]:
-        rows: list[Row] = await self.send("op ls", Deadline(self._patience), ids=",".join(ids))
+        rows: list[Row] = await self._send(self._lanes.poll, "op ls", Deadline(self._patience), {"ids": ",".join(ids)})
         return rows
 
 
@@ -126,8 +138,7 @@ class Clients:
         self._own = own
         self._patience = patience
         self._metrics = metrics
-        self._mgr = Threads("mgr", _MGR_THREADS)
-        self._mon = Threads("mon", _MON_THREADS)
+        self._lanes = Lanes()
         self._clients: OrderedDict[Identity, Client] = OrderedDict()
 
     def of(self, secrets: Mapping[str, str] | None = None) -> Client:
@@ -135,7 +146,7 @@ class Clients:
         identity = self._own.with_secrets(secrets or {})
         client = self._clients.get(identity)
         if client is None:
-            client = Client(Cluster(identity), self._mgr, self._mon, self._patience, self._metrics)
+            client = Client(Cluster(identity), self._lanes, self._patience, self._metrics)
             self._clients[identity] = client
             self._forget()
         self._clients.move_to_end(identity)
@@ -147,12 +158,12 @@ class Clients:
 
     async def close(self, seconds: float) -> None:
         """Close all connections, unless commands hang on them; then they end with the process."""
-        if self._mgr.busy:
+        if self._lanes.mgr.busy or self._lanes.poll.busy:
             return
         deadline = Deadline(seconds)
         for client in self._clients.values():
             try:
-                await deadline.wait(self._mon.run(client.cluster.close))
+                await deadline.wait(self._lanes.mon.run(client.cluster.close))
             except TimeoutError:
                 return
 
@@ -160,7 +171,7 @@ class Clients:
         for identity in list(self._clients)[: max(0, len(self._clients) - _KEEP_CLIENTS)]:
             if identity != self._own and not self._clients[identity].operations.waiting:
                 client = self._clients.pop(identity)
-                self._mon.run(client.cluster.close)
+                self._lanes.mon.run(client.cluster.close)
 
 
 def _result(answer: Answer) -> Any:

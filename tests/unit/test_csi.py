@@ -26,8 +26,9 @@ from vdisk_csi.cluster import Identity
 from vdisk_csi.deadline import Deadline, deadline_of
 from vdisk_csi.errors import VDISK_CODES, Again, CsiError
 from vdisk_csi.ids import Id, parse_id, same
+from vdisk_csi.main import missing
 from vdisk_csi.metrics import Metrics
-from vdisk_csi.mgr import Client
+from vdisk_csi.mgr import Client, Lanes
 from vdisk_csi.names import MAX_BYTES, request_name
 from vdisk_csi.paging import decode_token, encode_token, page
 from vdisk_csi.params import parse_volume_parameters
@@ -295,7 +296,7 @@ class FakeCluster:
 def client(answer: Any, patience: float = 5) -> tuple[Client, FakeCluster]:
     """A client of a fake cluster."""
     cluster = FakeCluster(answer)
-    return Client(cluster, Threads("mgr", 4), Threads("mon", 1), patience, Metrics()), cluster  # type: ignore[arg-type]
+    return Client(cluster, Lanes(), patience, Metrics()), cluster  # type: ignore[arg-type]
 
 
 def error(code: str, **details: Any) -> tuple[int, bytes, str]:
@@ -437,6 +438,14 @@ def test_the_command_line(tmp_path: Path) -> None:
     ):  # fmt: skip
         with pytest.raises(SystemExit):
             parse(bad.split())
+
+
+def test_what_is_missing_is_said() -> None:
+    assert missing() == []
+    assert missing({"no_such_module": "somewhere", "no_such.module": "elsewhere"}) == [
+        "the Python module no_such_module is missing: somewhere",
+        "the Python module no_such.module is missing: elsewhere",
+    ]
 
 
 def test_every_option_is_documented() -> None:
