@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,6 +73,7 @@ class Cluster:
         self.identity = identity
         self._lock = threading.Lock()
         self._handle: rados.Rados | None = None
+        self._failure: tuple[float, CsiError] | None = None
 
     def fsid(self) -> str:
         """Return the cluster's fsid."""
@@ -118,16 +120,27 @@ class Cluster:
             raise Again(f"the connection to the cluster failed: {error}") from error
 
     def _connected(self) -> rados.Rados:
+        came = time.monotonic()
         with self._lock:
             if self._handle is None:
+                if self._failure is not None and self._failure[0] > came:
+                    raise self._failure[1]  # somebody else tried while we waited; trying takes seconds
                 try:
-                    self._handle = self.identity.open()
-                except (rados.PermissionError, rados.PermissionDeniedError) as error:
-                    who = self.identity.name or "client.admin"
-                    raise CsiError(StatusCode.UNAUTHENTICATED, f"the cluster refuses the key of {who}") from error
-                except rados.ObjectNotFound as error:
-                    raise CsiError(StatusCode.UNAVAILABLE, f"ceph.conf, key or monitors not found: {error}") from error
-                except (rados.Error, OSError) as error:
-                    raise CsiError(StatusCode.UNAVAILABLE, f"the cluster can't be reached: {error}") from error
-                _log.info("connected to the cluster", extra={"entity": self.identity.name or "client.admin"})
+                    self._handle = self._open()
+                except CsiError as error:
+                    self._failure = time.monotonic(), error
+                    raise
             return self._handle
+
+    def _open(self) -> rados.Rados:
+        who = self.identity.name or "client.admin"
+        try:
+            handle = self.identity.open()
+        except (rados.PermissionError, rados.PermissionDeniedError) as error:
+            raise CsiError(StatusCode.UNAUTHENTICATED, f"the cluster refuses the key of {who}") from error
+        except rados.ObjectNotFound as error:
+            raise CsiError(StatusCode.UNAVAILABLE, f"ceph.conf, key or monitors not found: {error}") from error
+        except (rados.Error, OSError) as error:
+            raise CsiError(StatusCode.UNAVAILABLE, f"the cluster can't be reached: {error}") from error
+        _log.info("connected to the cluster", extra={"entity": who})
+        return handle

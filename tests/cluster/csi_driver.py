@@ -116,7 +116,7 @@ class Driver:
 
     def lines(self) -> list[dict[str, Any]]:
         """The lines of its log."""
-        return [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
+        return [json.loads(line) for line in self.log().split("\n")[:-1] if line.startswith("{")]
 
     def _close(self) -> None:
         if self._channel is not None:

@@ -13,6 +13,7 @@ import grpc
 
 from cluster.csi_driver import MIB, create_request, refused, running
 from cluster.support import Vdisk, image_names, journal, snapshots, trash
+from harness.cluster import Cluster
 from harness.wait import wait_for
 from vdisk_csi.proto import csi_pb2 as csi
 
@@ -152,8 +153,7 @@ def test_without_a_manager_calls_are_unavailable_in_time(new_cluster: "NewCluste
         assert driver.stop() == 0
 
 
-def test_without_a_cluster_it_starts_and_says_that_it_is_not_ready(new_cluster: "NewCluster") -> None:
-    cluster = new_cluster()
+def test_without_a_cluster_it_starts_and_says_that_it_is_not_ready(cluster: Cluster) -> None:
     with running(cluster, "--mon-host", "127.0.0.1:9", "--timeout", "20") as driver:
         assert driver.identity.Probe(csi.ProbeRequest(), timeout=30).ready.value is False
         refused(

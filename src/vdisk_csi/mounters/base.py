@@ -29,7 +29,7 @@ class Mounter(Protocol):
         """Give the device back, and return when nobody on this node has the image open any more."""
 
     def refresh(self, record: Record, work: Path, required: int) -> None:
-        """Have the device take on the image's size, which is known to be at least ``required`` bytes."""
+        """Have the device take on the image's size, which is expected to be at least ``required`` bytes."""
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from ..tools import Run, ToolFailed, environment
 from .base import key_arguments
 
 T = TypeVar("T")
-_START_SECONDS, _STOP_SECONDS, _LOOP_SECONDS, _SIZE_SECONDS = 30.0, 10.0, 10.0, 10.0
+_START_SECONDS, _STOP_SECONDS, _LOOP_SECONDS, _SIZE_SECONDS = 30.0, 10.0, 10.0, 5.0
 _PAUSE = 0.02
 #: Seconds for which the kernel believes what it knows of a file in rbd-fuse.
 _ATTRIBUTES_SECONDS = 1.05
@@ -71,10 +71,11 @@ class FuseMounter:
     def refresh(self, record: Record, work: Path, required: int) -> None:
         """Wait until rbd-fuse has heard of the size, and tell the loop device."""
         path = _place(record, work) / record.image
-        if not required:
+        if required:
+            _until(lambda: os.stat(path).st_size >= required or None, _SIZE_SECONDS)
+        else:
             time.sleep(_ATTRIBUTES_SECONDS)
-        if _until(lambda: os.stat(path).st_size >= required or None, _SIZE_SECONDS) is None:
-            raise ToolFailed(f"rbd-fuse shows {os.stat(path).st_size} bytes of {record.image_spec}, not {required}")
+        os.stat(path)
         loop = self._loop(path)
         if loop is not None:
             self._run(["losetup", "--set-capacity", loop])
