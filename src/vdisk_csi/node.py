@@ -20,6 +20,7 @@ from .ids import parse_id
 from .mgr import Client, Clients
 from .mounters import Mounters
 from .mounts import Mounts
+from .params import FS_TYPE, check_fs_type
 from .places import pool_of
 from .proto import csi_pb2 as csi
 from .records import Record, Records
@@ -217,7 +218,7 @@ class Node:
             block=block,
             mode=int(capability.access_mode.mode),
             read_only=is_read_only(capability),
-            fs_type="" if block else capability.mount.fs_type,
+            fs_type="" if block else capability.mount.fs_type or check_fs_type(context[FS_TYPE], FS_TYPE),
             mount_flags=() if block else tuple(capability.mount.mount_flags),
             mkfs_options=() if block else mkfs_options,
         )

@@ -16,9 +16,9 @@ _LAYOUT = {
     "stripeUnit": "stripe_unit",
     "stripeCount": "stripe_count",
 }
-#: Parameters that only the node reads, out of the volume's context.
-_FOR_NODES = ("mounter", "mkfsOptions")
 FS_TYPE = "csi.storage.k8s.io/fstype"
+#: Parameters that only the node reads, out of the volume's context.
+_FOR_NODES = ("mounter", "mkfsOptions", FS_TYPE)
 #: What Kubernetes' sidecars add or use themselves: names of the claim, references to secrets.
 _KUBERNETES = "csi.storage.k8s.io/"
 FILE_SYSTEMS = ("ext4", "ext3", "xfs")
@@ -43,7 +43,7 @@ def parse_volume_parameters(given: Mapping[str, str], default_pool: str | None =
     known = {"clusterID", "pool", "radosNamespace", *_LAYOUT, *_FOR_NODES}
     unknown = sorted(key for key in given if key not in known and not key.startswith(_KUBERNETES))
     if unknown:
-        raise invalid(f"unknown parameter {unknown[0]!r}; known are {', '.join(sorted(known | {FS_TYPE}))}")
+        raise invalid(f"unknown parameter {unknown[0]!r}; known are {', '.join(sorted(known))}")
     check_fs_type(given.get(FS_TYPE, ""), FS_TYPE)
     mounter = given.get("mounter", "")
     if mounter and mounter not in MOUNTERS:

@@ -279,6 +279,7 @@ def test_a_volume_has_the_context_that_the_source_note_shows(driver: Driver, poo
         "radosNamespace": namespace,
         "mounter": "rbd-fuse",
         "mkfsOptions": "-b 4096",
+        "csi.storage.k8s.io/fstype": "ext4",
     }
     info = cluster.rbd_json("info", f"{pool_spec}/{image}")
     assert (info["size"], info["object_size"], info["features"]) == (64 * MIB, 8 * MIB, ["layering", "exclusive-lock"])

@@ -604,3 +604,17 @@ def test_an_rbd_fuse_that_died_is_reported_and_replaced(cluster: Cluster, pool: 
         assert not disk.stats().volume_condition.abnormal
         disk.down()
         assert leftovers(driver) == []
+
+
+def test_the_type_and_options_of_the_storage_class_count_where_the_capability_names_none(
+    driver: Driver, disk: Callable[..., Disk]
+) -> None:
+    chosen = {"csi.storage.k8s.io/fstype": "ext3", "mkfsOptions": "-b 4096 -L 'two words'"}
+    volume = disk("pvc-1", 64 * MIB, **chosen)
+    volume.stage()
+    there = MOUNTS.at(volume.staging)
+    assert there is not None
+    assert there.fs_type == "ext3"
+    device = run(["blkid", "-p", "-o", "export", there.source]).out
+    assert "LABEL=two\\ words" in device
+    assert "BLOCK_SIZE=4096" in device

@@ -234,7 +234,9 @@ def test_parameters() -> None:
         "data_pool": "ec", "image_features": "layering", "object_size": "8M", "stripe_unit": "64K",
         "stripe_count": "16",
     }  # fmt: skip
-    assert found.for_nodes == {"mounter": "krbd", "mkfsOptions": "-b 4096"}
+    assert found.for_nodes == {
+        "mounter": "krbd", "mkfsOptions": "-b 4096", "csi.storage.k8s.io/fstype": "xfs",
+    }  # fmt: skip
     assert parse_volume_parameters({}, "rbd").pool_spec == "rbd"
     text = (REPO / "doc/csi.md").read_text()
     assert all(f"`{key}`" in text for key in given if not key.endswith("/name"))
