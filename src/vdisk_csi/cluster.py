@@ -60,8 +60,16 @@ class Identity:
             "mon_host": self.monitors,
             "client_mount_timeout": str(_CONNECT_SECONDS),
         }
-        name = {"name": self.name} if self.name else {}
-        handle = rados.Rados(conffile=self.conf, conf={key: value for key, value in conf.items() if value}, **name)
+        handle = rados.Rados(**({"name": self.name} if self.name else {}))
+        try:
+            handle.conf_read_file(self.conf or None)
+        except rados.ObjectNotFound:
+            if self.conf or not self.monitors:
+                raise
+        handle.conf_parse_env("CEPH_ARGS")
+        for option, value in conf.items():
+            if value:
+                handle.conf_set(option, value)
         handle.connect()
         return handle
 

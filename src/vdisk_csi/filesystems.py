@@ -120,11 +120,16 @@ def device_size(device: str) -> int:
 def mount_options(fs_type: str, flags: Collection[str], read_only: bool) -> list[str]:
     """Return the options for mounting: those asked for, and what a clone and a read-only device need."""
     options = list(dict.fromkeys(flag.strip() for flag in flags if flag.strip()))
-    if read_only and "ro" not in options:
+    if read_only and not is_read_only(options):
         options.append("ro")
     if fs_type == "xfs" and "nouuid" not in options:
         options.append("nouuid")  # a clone on the same node as its source has the same UUID
     return options
+
+
+def is_read_only(options: Collection[str]) -> bool:
+    """Tell whether mount options say ``ro``; one of them may hold several."""
+    return any("ro" in option.split(",") for option in options)
 
 
 def without_replay(fs_type: str) -> str:

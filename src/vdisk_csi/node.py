@@ -24,11 +24,11 @@ from .params import FS_TYPE, check_fs_type
 from .places import pool_of
 from .proto import csi_pb2 as csi
 from .records import Record, Records
+from .shapes import known
 from .sizes import parse_range
 from .staging import Staging
 from .threads import Threads
 from .tools import ToolFailed, run
-from .volumes import known
 
 T = TypeVar("T")
 _THREADS = 32
@@ -76,7 +76,7 @@ class Node:
         volume_id = required(request.volume_id, "volume_id")
         path = _path(request.staging_target_path, "staging_target_path")
         _capability(request)
-        if os.path.lexists(path) and not os.path.isdir(path):
+        if os.path.islink(path) or (os.path.lexists(path) and not os.path.isdir(path)):
             raise invalid(f"staging_target_path {path} is no directory")
         known(volume_id, "volume")
         client = self._clients.of(request.secrets)
@@ -106,6 +106,8 @@ class Node:
                 StatusCode.FAILED_PRECONDITION, "staging_target_path is missing: the volume has to be staged"
             )
         staging = _path(request.staging_target_path, "staging_target_path")
+        if os.path.islink(target):
+            raise invalid(f"target_path {target} is a link")
         known(volume_id, "volume")
         capability = request.volume_capability
         block = capability.WhichOneof("access_type") == "block"

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
-from google.protobuf import timestamp_pb2
 from grpc import StatusCode
 
 from .call import Call
@@ -20,9 +18,8 @@ from .paging import page
 from .params import parse_snapshot_parameters
 from .places import Places, in_pool, listed_specs, pool_of
 from .proto import csi_pb2 as csi
-from .volumes import Volumes, known, remove, rows_of
-
-Row = Mapping[str, Any]
+from .shapes import Row, is_cut, known, snapshot_message
+from .volumes import Volumes, remove, rows_of
 
 
 class Snapshots:
@@ -45,7 +42,7 @@ class Snapshots:
         row = await self._create(client, source, name, call.deadline)
         if row.get("created_at") is None:
             row = await client.send("snap info", call.deadline, snapshot=row["handle"])
-        return csi.CreateSnapshotResponse(snapshot=_snapshot(row, source))
+        return csi.CreateSnapshotResponse(snapshot=snapshot_message(row, source))
 
     async def DeleteSnapshot(self, request: csi.DeleteSnapshotRequest, call: Call) -> csi.DeleteSnapshotResponse:
         """Delete a snapshot; one that does not exist is no error."""
@@ -57,7 +54,7 @@ class Snapshots:
         """Describe a snapshot."""
         snapshot_id = known(required(request.snapshot_id, "snapshot_id"), "snapshot")
         row = await self._clients.of(request.secrets).send("snap info", call.deadline, snapshot=snapshot_id)
-        return csi.GetSnapshotResponse(snapshot=_snapshot({**row, "handle": snapshot_id}))
+        return csi.GetSnapshotResponse(snapshot=snapshot_message({**row, "handle": snapshot_id}))
 
     async def ListSnapshots(self, request: csi.ListSnapshotsRequest, call: Call) -> csi.ListSnapshotsResponse:
         """List snapshots, page by page: all, those of a volume, or one."""
@@ -81,8 +78,10 @@ class Snapshots:
                 return found
             return await rows_of(client, "snap ls", call.deadline, not self._config.pools, spec, limit, more)
 
-        rows, token = await page(specs, request.max_entries, request.starting_token, lister, _cut)
-        entries = [csi.ListSnapshotsResponse.Entry(snapshot=_snapshot(row, request.source_volume_id)) for row in rows]
+        rows, token = await page(specs, request.max_entries, request.starting_token, lister, is_cut)
+        entries = [
+            csi.ListSnapshotsResponse.Entry(snapshot=snapshot_message(row, request.source_volume_id)) for row in rows
+        ]
         return csi.ListSnapshotsResponse(entries=entries, next_token=token)
 
     # -- inner ---------------------------------------------------------------------------------------------------
@@ -111,9 +110,9 @@ class Snapshots:
                 raise
             return csi.ListSnapshotsResponse()
         wanted = request.source_volume_id
-        if not _cut(row) or (wanted and not same(wanted, row["source"]["handle"] or "")):
+        if not is_cut(row) or (wanted and not same(wanted, row["source"]["handle"] or "")):
             return csi.ListSnapshotsResponse()
-        snapshot = _snapshot({**row, "handle": request.snapshot_id}, wanted)
+        snapshot = snapshot_message({**row, "handle": request.snapshot_id}, wanted)
         return csi.ListSnapshotsResponse(entries=[csi.ListSnapshotsResponse.Entry(snapshot=snapshot)])
 
     async def _images(self, client: Client, volume_id: str, specs: list[str], deadline: Deadline) -> Mapping[str, str]:
@@ -129,27 +128,3 @@ class Snapshots:
                 raise
         pool = await pool_of(client, volume_id, deadline)
         return {} if pool is None else {spec: f"{spec}/csi-vol-{parts.uuid}" for spec in in_pool(specs, pool)}
-
-
-def _cut(row: Row) -> bool:
-    """Tell whether a snapshot has been taken: the specification has others not listed."""
-    return row["state"] != "pending" and row["created_at"] is not None
-
-
-def _snapshot(row: Row, source: str = "") -> csi.Snapshot:
-    """Return a snapshot's message. A source that is no volume of vdisk's is named by its image."""
-    image = "/".join(part for part in (row["pool"], row["namespace"], row["source"]["image"] or "") if part)
-    return csi.Snapshot(
-        snapshot_id=row["handle"],
-        source_volume_id=source or row["source"]["handle"] or image,
-        size_bytes=row["size"] or 0,
-        creation_time=_timestamp(row["created_at"]),
-        ready_to_use=row["state"] == "ready",
-    )
-
-
-def _timestamp(text: str | None) -> timestamp_pb2.Timestamp:
-    stamp = timestamp_pb2.Timestamp()
-    if text is not None:
-        stamp.FromDatetime(datetime.fromisoformat(text))
-    return stamp

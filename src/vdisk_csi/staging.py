@@ -14,7 +14,7 @@ from .capabilities import SINGLE_WRITER_MODES
 from .cluster import Identity
 from .errors import CsiError, invalid, not_found, out_of_range, precondition
 from .failpoints import step
-from .filesystems import Filesystems, device_size, mount_options, without_replay
+from .filesystems import Filesystems, device_size, is_read_only, mount_options, without_replay
 from .mounters import Mounter, Mounters
 from .mounts import Mounts, canonical
 from .records import Record, Records
@@ -190,7 +190,7 @@ class Staging:
             with step("check", device):
                 self._filesystems.check(device, fs_type)
         options = self._mount(record, device, fs_type)
-        if not formatted and "ro" not in options:
+        if not formatted and not is_read_only(options):
             self._grow(record, device, fs_type)  # a clone may be larger than what it is a clone of
 
     def _mount(self, record: Record, device: str, fs_type: str) -> list[str]:

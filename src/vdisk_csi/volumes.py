@@ -12,25 +12,24 @@ from grpc import StatusCode
 from .call import Call
 from .capabilities import check_capabilities, check_capability
 from .config import Config
+from .creation import create, source_of
 from .deadline import Deadline
-from .errors import CsiError, invalid, not_found, out_of_range, required
-from .ids import parse_id, same
+from .errors import CsiError, invalid, out_of_range, required
+from .ids import parse_id
 from .mgr import Client, Clients
 from .names import request_name
 from .paging import page
 from .params import VolumeParameters, parse_volume_parameters
 from .places import Places, listed_specs
 from .proto import csi_pb2 as csi
-from .sizes import MINIMUM, Range, parse_range
+from .shapes import Row, condition, known, volume_context, volume_message
+from .sizes import MINIMUM, parse_range
 
 #: With published nodes each volume costs a command, so pages are kept short.
 _PUBLISHED_PAGE = 100
 _PUBLISHED_AT_ONCE = 8
 #: Seconds to wait for the statistics of a pool that was just made, and between two looks.
 _STATISTICS_SECONDS, _STATISTICS_PAUSE = 10.0, 0.5
-Row = Mapping[str, Any]
-#: What a volume's content comes from: the id, and the command that makes a volume of it.
-Source = tuple[str, str]
 
 
 class Volumes:
@@ -51,10 +50,10 @@ class Volumes:
         parameters = self._parameters(request.parameters)
         if request.mutable_parameters:
             raise invalid("mutable_parameters are not supported")
-        source = _source(request)
+        source = source_of(request)
         client = self._clients.of(request.secrets)
         await self.check_cluster(parameters.cluster_id, client, call.deadline)
-        row = await self._create(client, name, parameters, source, asked, call.deadline)
+        row = await create(client, name, parameters, source, asked, call.deadline)
         self._places.remember(row)
         volume = self._volume(row, parameters.for_nodes)
         if source is not None:
@@ -102,7 +101,7 @@ class Volumes:
         volume_id = known(required(request.volume_id, "volume_id"), "volume")
         row = await self._clients.of().send("volume info", call.deadline, volume=volume_id)
         status = csi.ControllerGetVolumeResponse.VolumeStatus(
-            published_node_ids=self._published(row), volume_condition=_condition(row)
+            published_node_ids=self._published(row), volume_condition=condition(row)
         )
         return csi.ControllerGetVolumeResponse(volume=self._volume({**row, "handle": volume_id}, {}), status=status)
 
@@ -124,7 +123,7 @@ class Volumes:
             csi.ListVolumesResponse.Entry(
                 volume=self._volume(row, {}),
                 status=csi.ListVolumesResponse.VolumeStatus(
-                    published_node_ids=published.get(row["handle"], []), volume_condition=_condition(row)
+                    published_node_ids=published.get(row["handle"], []), volume_condition=condition(row)
                 ),
             )
             for row in rows
@@ -202,97 +201,11 @@ class Volumes:
         pools = self._config.pools
         return parse_volume_parameters(given, pools[0] if len(pools) == 1 else None)
 
-    async def _create(
-        self,
-        client: Client,
-        name: str,
-        parameters: VolumeParameters,
-        source: Source | None,
-        asked: Range,
-        deadline: Deadline,
-    ) -> Row:
-        """Have a volume made and return its row, with its ``size``."""
-        spec = parameters.pool_spec
-        size: int | None
-        if source is None:
-            if spec is None:
-                raise invalid("parameter pool is missing")
-            words, size, arguments = "volume create", asked.size_or_default(), dict(parameters.layout)
-        else:
-            words, arguments = source[1], {"snapshot" if source[1] == "volume restore" else "volume": source[0]}
-            size = await self._derived_size(client, source, asked, deadline)
-        sized = {} if size is None else {"size": str(size)}
-        place = {} if spec is None else {"pool_spec": spec}
-        try:
-            row = await client.change(words, deadline, name=name, **place, **sized, **arguments)
-        except CsiError as error:
-            if error.code is not StatusCode.ALREADY_EXISTS:
-                raise
-            return await self._existing(client, spec, name, source, asked, error, deadline)
-        if size is None and row.get("size") is None:
-            row = await client.send("volume info", deadline, volume=row["handle"])
-        return row if size is None else {**row, "size": size}
-
-    async def _derived_size(self, client: Client, source: Source, asked: Range, deadline: Deadline) -> int | None:
-        """Return the size of a clone; None for that of its source, which is looked at only if there is a limit."""
-        size = asked.size()
-        if size is not None or not asked.limit:
-            return size
-        words, argument = ("snap info", "snapshot") if source[1] == "volume restore" else ("volume info", "volume")
-        row = await client.send(words, deadline, **{argument: source[0]})
-        if row["size"] is not None and not asked.admits(row["size"]):
-            raise out_of_range(f"the source has {row['size']} bytes, more than limit_bytes {asked.limit}")
-        return None
-
-    async def _existing(
-        self,
-        client: Client,
-        spec: str | None,
-        name: str,
-        source: Source | None,
-        asked: Range,
-        error: CsiError,
-        deadline: Deadline,
-    ) -> Row:
-        """Return the volume that has the name already if only its size differs and is in the range, else raise."""
-        if any(not differs.startswith("size ") for differs in error.details.get("differs", [])):
-            raise error
-        if spec is None:
-            words, argument = ("snap info", "snapshot") if source and source[1] == "volume restore" else (
-                "volume info", "volume"
-            )  # fmt: skip
-            found = await client.send(words, deadline, **{argument: source[0] if source else ""})
-            spec = "/".join(part for part in (found["pool"], found["namespace"]) if part)
-        row: Row = await client.send("volume info", deadline, volume=f"{spec}/{name}")
-        if row["state"] != "ready" or row["size"] is None or not asked.admits(row["size"]):
-            raise error
-        there = (row["source"] or {}).get("handle")
-        if (source is None) != (row["source"] is None) or (source is not None and not same(source[0], there or "")):
-            raise error
-        return row
-
     def _volume(self, row: Row, for_nodes: Mapping[str, str]) -> csi.Volume:
-        return csi.Volume(
-            volume_id=row["handle"],
-            capacity_bytes=row["size"] or 0,
-            volume_context={**self._context(row), **for_nodes},
-            content_source=_content_source(row),
-        )
-
-    def _context(self, row: Row) -> dict[str, str]:
-        """Return the volume's context, as the CSI drivers whose journal vdisk shares write it."""
-        parts = parse_id(row["handle"])
-        return {
-            "clusterID": parts.cluster_id if parts is not None else "",
-            "driverType": self._config.driver_name,
-            "imageName": row["image"],
-            "journalPool": row["pool"],
-            "pool": row["pool"],
-            "radosNamespace": row["namespace"],
-        }
+        return volume_message(row, {**volume_context(row, self._config.driver_name), **for_nodes})
 
     def _check_context(self, given: Mapping[str, str], row: Row) -> None:
-        expected = self._context(row)
+        expected = volume_context(row, self._config.driver_name)
         for key, value in given.items():
             if key in expected and expected[key] != value:
                 raise invalid(f"volume_context {key} is {expected[key]!r}, not {value!r}")
@@ -322,13 +235,6 @@ class Volumes:
         return dict(await asyncio.gather(*(look(row["handle"]) for row in rows)))
 
 
-def known(text: str, what: str) -> str:
-    """Return an id that can be one of ours; NOT_FOUND for any other text."""
-    if parse_id(text) is None:
-        raise not_found(f"{what} {text[:128]!r} does not exist")
-    return text
-
-
 async def remove(client: Client, words: str, deadline: Deadline, **target: str) -> None:
     """Have a volume or snapshot removed; one that does not exist, or whose id makes no sense, is gone already."""
     if parse_id(next(iter(target.values()))) is None:
@@ -351,34 +257,3 @@ async def rows_of(
         if lenient and error.code in (StatusCode.PERMISSION_DENIED, StatusCode.NOT_FOUND, StatusCode.INVALID_ARGUMENT):
             return []
         raise
-
-
-def _source(request: csi.CreateVolumeRequest) -> Source | None:
-    if not request.HasField("volume_content_source"):
-        return None
-    kind = request.volume_content_source.WhichOneof("type")
-    if kind == "snapshot":
-        found = required(request.volume_content_source.snapshot.snapshot_id, "volume_content_source: snapshot_id")
-        return known(found, "snapshot"), "volume restore"
-    if kind == "volume":
-        found = required(request.volume_content_source.volume.volume_id, "volume_content_source: volume_id")
-        return known(found, "volume"), "volume clone"
-    raise invalid("volume_content_source is neither a snapshot nor a volume")
-
-
-def _content_source(row: Row) -> csi.VolumeContentSource | None:
-    source = row.get("source")
-    if not source or not source["handle"]:
-        return None
-    if source["kind"] == "snapshot":
-        return csi.VolumeContentSource(snapshot=csi.VolumeContentSource.SnapshotSource(snapshot_id=source["handle"]))
-    return csi.VolumeContentSource(volume=csi.VolumeContentSource.VolumeSource(volume_id=source["handle"]))
-
-
-def _condition(row: Row) -> csi.VolumeCondition:
-    """Return a volume's condition, from what vdisk shows of it."""
-    if row["size"] is None:
-        return csi.VolumeCondition(abnormal=True, message=f"image {row['image']} does not exist")
-    if row["state"] != "ready":
-        return csi.VolumeCondition(abnormal=True, message=f"the volume is {row['state']}: it is not complete")
-    return csi.VolumeCondition(abnormal=False, message="the image exists and is complete")
