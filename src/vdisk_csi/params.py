@@ -38,8 +38,8 @@ class VolumeParameters:
     """Pools that the volume's data would lie in."""
 
 
-def parse_volume_parameters(given: Mapping[str, str], default_pool: str | None = None) -> VolumeParameters:
-    """Read a StorageClass's parameters; ``default_pool`` is the pool spec where they name none."""
+def parse_volume_parameters(given: Mapping[str, str]) -> VolumeParameters:
+    """Read a StorageClass's parameters."""
     known = {"clusterID", "pool", "radosNamespace", *_LAYOUT, *_FOR_NODES}
     unknown = sorted(key for key in given if key not in known and not key.startswith(_KUBERNETES))
     if unknown:
@@ -54,11 +54,10 @@ def parse_volume_parameters(given: Mapping[str, str], default_pool: str | None =
             raise invalid(f"parameter {key} {given[key]!r} is no name")
     if namespace and not pool:
         raise invalid("parameter radosNamespace needs the parameter pool")
-    spec = "/".join(part for part in (pool, namespace) if part) or default_pool
-    data = given.get("dataPool") or (spec.partition("/")[0] if spec else "")
+    data = given.get("dataPool") or pool
     return VolumeParameters(
         cluster_id=given.get("clusterID", ""),
-        pool_spec=spec,
+        pool_spec="/".join(part for part in (pool, namespace) if part) or None,
         layout={_LAYOUT[key]: value for key, value in given.items() if key in _LAYOUT and value},
         for_nodes={key: given[key] for key in _FOR_NODES if given.get(key)},
         pools=(data,) if data else (),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from google.protobuf import wrappers_pb2
@@ -19,7 +20,7 @@ from .ids import parse_id
 from .mgr import Client, Clients
 from .names import request_name
 from .paging import page
-from .params import VolumeParameters, parse_volume_parameters
+from .params import parse_volume_parameters
 from .places import Places, listed_specs
 from .proto import csi_pb2 as csi
 from .shapes import Row, condition, known, volume_context, volume_message
@@ -47,12 +48,14 @@ class Volumes:
         name = request_name(request.name)
         check_capabilities(request.volume_capabilities)
         asked = parse_range(request.capacity_range)
-        parameters = self._parameters(request.parameters)
+        parameters = parse_volume_parameters(request.parameters)
         if request.mutable_parameters:
             raise invalid("mutable_parameters are not supported")
         source = source_of(request)
         client = self._clients.of(request.secrets)
         await self.check_cluster(parameters.cluster_id, client, call.deadline)
+        if source is None and parameters.pool_spec is None and len(self._config.pools) == 1:
+            parameters = replace(parameters, pool_spec=self._config.pools[0])
         row = await create(client, name, parameters, source, asked, call.deadline)
         self._places.remember(row)
         volume = self._volume(row, parameters.for_nodes)
@@ -142,7 +145,7 @@ class Volumes:
         row = await client.send("volume info", call.deadline, volume=volume_id)
         try:
             check_capabilities(request.volume_capabilities)
-            self._parameters(request.parameters)
+            parse_volume_parameters(request.parameters)
             if request.mutable_parameters:
                 raise invalid("mutable_parameters are not supported")
             self._check_context(request.volume_context, {**row, "handle": volume_id})
@@ -157,7 +160,7 @@ class Volumes:
 
     async def GetCapacity(self, request: csi.GetCapacityRequest, call: Call) -> csi.GetCapacityResponse:
         """What is free in the pool of a StorageClass; without one, in the pool that has the most."""
-        parameters = self._parameters(request.parameters)
+        parameters = parse_volume_parameters(request.parameters)
         client = self._clients.of()
         await self.check_cluster(parameters.cluster_id, client, call.deadline)
         answer = csi.GetCapacityResponse(minimum_volume_size=wrappers_pb2.Int64Value(value=MINIMUM))
@@ -196,10 +199,6 @@ class Volumes:
             if patience.left() <= _STATISTICS_PAUSE:
                 raise CsiError(StatusCode.UNAVAILABLE, f"nothing is known yet of the space in pool {missing[0]!r}")
             await asyncio.sleep(_STATISTICS_PAUSE)
-
-    def _parameters(self, given: Mapping[str, str]) -> VolumeParameters:
-        pools = self._config.pools
-        return parse_volume_parameters(given, pools[0] if len(pools) == 1 else None)
 
     def _volume(self, row: Row, for_nodes: Mapping[str, str]) -> csi.Volume:
         return volume_message(row, {**volume_context(row, self._config.driver_name), **for_nodes})

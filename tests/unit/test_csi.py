@@ -237,7 +237,7 @@ def test_parameters() -> None:
     assert found.for_nodes == {
         "mounter": "krbd", "mkfsOptions": "-b 4096", "csi.storage.k8s.io/fstype": "xfs",
     }  # fmt: skip
-    assert parse_volume_parameters({}, "rbd").pool_spec == "rbd"
+    assert parse_volume_parameters({}).pool_spec is None
     text = (REPO / "doc/csi.md").read_text()
     assert all(f"`{key}`" in text for key in given if not key.endswith("/name"))
     for bad in ({"Pool": "rbd"}, {"radosNamespace": "ns"}, {"pool": "a/b"}, {"mounter": "x"}):

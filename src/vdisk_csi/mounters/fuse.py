@@ -5,6 +5,7 @@ There is one rbd-fuse for each image. It outlives the driver, which finds it aga
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -132,12 +133,15 @@ class FuseMounter:
         self._stop(place)
 
     def _stop(self, place: Path) -> None:
+        """Unmount, which ends rbd-fuse, and see to it that it does; one that has not mounted yet has to be told."""
+        mounted = self._mounts.at(str(place)) is not None
         self._mounts.unmount(str(place), lazy=self._dead(place))
-        if self._gone(place, _STOP_SECONDS):
+        if self._gone(place, _STOP_SECONDS if mounted else 0):
             return
         for number in (signal.SIGTERM, signal.SIGKILL):
             for pid in _serving(place):
-                os.kill(pid, number)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
             if self._gone(place, _STOP_SECONDS):
                 break
         self._mounts.unmount(str(place), lazy=True)
