@@ -13,8 +13,9 @@ from .deadline import Deadline
 from .errors import CsiError
 
 _log = logging.getLogger(__name__)
-#: Seconds between two looks, and after one that failed.
-_PAUSE, _PAUSE_AFTER_FAILURE = 0.04, 0.5
+#: Seconds between two looks: at least, more for each operation that is waited for, at most; and after one that failed.
+#: A lone call shall not wait for its answer, and many shall not keep the module's command thread busy with looks.
+_LEAST, _MORE, _MOST, _AFTER_FAILURE = 0.004, 0.0005, 0.04, 0.5
 #: Operations that one command asks for.
 _BATCH = 500
 
@@ -61,13 +62,13 @@ class Operations:
     async def _poll(self) -> None:
         while self._waiting:
             ids = list(self._waiting)
-            pause = _PAUSE
+            pause = min(_LEAST + _MORE * len(ids), _MOST)
             for start in range(0, len(ids), _BATCH):
                 try:
                     rows = await self._ask(ids[start : start + _BATCH])
                 except CsiError as error:
                     _log.warning("looking at operations failed: %s", error.message)
-                    pause = _PAUSE_AFTER_FAILURE
+                    pause = _AFTER_FAILURE
                     continue
                 for row in rows:
                     self._look(row)

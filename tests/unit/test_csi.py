@@ -334,7 +334,7 @@ def test_errors_are_mapped_and_no_answer_is_unavailable() -> None:
 
 
 def test_many_operations_are_waited_for_in_one_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operations, "_PAUSE", 0.005)
+    monkeypatch.setattr(operations, "_MOST", 0.005)
     polls: list[list[str]] = []
 
     def answer(command: dict[str, Any]) -> tuple[int, bytes, str]:
@@ -366,7 +366,7 @@ def test_many_operations_are_waited_for_in_one_command(monkeypatch: pytest.Monke
 def test_an_operation_that_is_too_slow_is_aborted_and_one_that_is_forgotten_is_asked_for_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(operations, "_PAUSE", 0.005)
+    monkeypatch.setattr(operations, "_MOST", 0.005)
     state = "running"
 
     def answer(command: dict[str, Any]) -> tuple[int, bytes, str]:
