@@ -41,10 +41,12 @@ class Staging:
     def stage(self, wanted: Record, identity: Identity) -> None:
         """Attach a volume and, unless it is wanted as a block device, mount it at its staging path."""
         record = self._records.load(wanted.volume_id)
-        fresh = record is None
-        if record is None:
+        fresh = record is None or not self._is_there(record)
+        if record is None or fresh:
+            # A record of what is not there, as after a restart of the node, holds nobody to anything; but for this:
+            # that formatting was begun.
             self._mounter(wanted)
-            record = wanted
+            record = dataclasses.replace(wanted, formatting=record is not None and record.formatting)
             with step("write-record", wanted.volume_id):
                 self._records.save(record)
         _check_same(record, wanted)
@@ -260,13 +262,22 @@ class Staging:
             self._records.save(dataclasses.replace(record, formatting=False))
         return fs_type, True
 
-    def _take_down(self, record: Record) -> None:
+    def _take_down(self, record: Record, keep_record: bool = False) -> None:
         with step("unmount", record.staging_path):
             if not record.block:
                 self._mounts.unmount(record.staging_path)
         self._mounter(record).detach(record, self._work)
+        if keep_record:
+            return
         with step("remove-record", record.volume_id):
             self._records.remove(record.volume_id)
+
+    def _is_there(self, record: Record) -> bool:
+        """Tell whether anything of a volume is on the node."""
+        mounter = self._mounters.get(record.mounter)
+        if mounter is None or mounter.device(record, self._work) is not None:
+            return True
+        return any(self._mounts.at(path) is not None for path in (record.staging_path, *record.targets))
 
     def _take_back(self, volume_id: str) -> None:
         """Undo a staging that failed. Where that can't be done the record stays, for the unstaging that follows.
@@ -274,10 +285,10 @@ class Staging:
         It also stays when formatting was begun: it alone tells that the device held nothing.
         """
         record = self._records.load(volume_id)
-        if record is None or record.formatting:
+        if record is None:
             return
         try:
-            self._take_down(record)
+            self._take_down(record, keep_record=record.formatting)
         except (CsiError, ToolFailed, OSError) as error:
             _log.warning("a staging that failed could not be undone: %s", error, extra={"volume_id": volume_id})
 

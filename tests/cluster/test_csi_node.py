@@ -618,3 +618,33 @@ def test_the_type_and_options_of_the_storage_class_count_where_the_capability_na
     device = run(["blkid", "-p", "-o", "export", there.source]).out
     assert "LABEL=two\\ words" in device
     assert "BLOCK_SIZE=4096" in device
+
+
+def test_a_format_that_failed_can_be_begun_again(driver: Driver, disk: Callable[..., Disk]) -> None:
+    volume = disk("pvc-1")
+    context = {**volume.volume.volume_context, "mkfsOptions": "-O no-such-feature"}
+    message = refused(driver.node.NodeStageVolume, volume.stage_request(volume_context=context), "INTERNAL")
+    assert "no-such-feature" in message
+    assert [path for path in leftovers(driver) if not path.endswith(".json")] == []
+    volume.up()
+
+
+def test_a_record_from_before_a_restart_of_the_node_holds_nobody(cluster: Cluster, pool: str) -> None:
+    with node(cluster) as driver:
+        volume = driver.controller.CreateVolume(create_request(pool, "pvc-1", 32 * MIB, **FUSE)).volume
+        disk = Disk(driver, volume)
+        kept = fill(disk.up(), 1, files=2)
+        driver.kill()
+        (record,) = (driver.dir / "state" / "volumes").iterdir()
+        text = record.read_text()
+        driver.start()
+        disk.down()
+        driver.kill()
+        record.write_text(text)  # and nothing of what it tells of: as after a restart
+        driver.start()
+        refused(driver.node.NodeGetVolumeStats, csi.NodeGetVolumeStatsRequest(
+            volume_id=volume.volume_id, volume_path=disk.target), "NOT_FOUND")  # fmt: skip
+        other = Disk(driver, volume, mounting("ext4", flags=("noatime",)))
+        assert sums_of(other.up()) == kept
+        other.down()
+        assert leftovers(driver) == []
