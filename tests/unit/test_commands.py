@@ -99,6 +99,7 @@ LINES = {
     "snap info rbd/image@snapshot-1": {"snapshot": "rbd/image@snapshot-1"},
     "snap rm rbd/snapshot-1": {"snapshot": "rbd/snapshot-1"},
     "op ls": {},
+    "op ls --ids a,b": {"ids": "a,b"},
     "op info some-id": {},
     "op cancel some-id --dry-run": {"dry_run": True},
     "op retry some-id --wait 0": {"wait": 0.0},
@@ -502,8 +503,25 @@ def test_wait_zero_answers_pending(fake, mgr, shell):
     answer = shell("volume create", pool_spec="rbd", name="pvc-1", size="1G", wait=0)
     assert answer["state"] == "pending"
     assert shell("volume info", volume="rbd/pvc-1")["state"] == "pending"
+    (row,) = shell("op ls", ids=answer["operation"])
+    assert (row["id"], row["state"], row["answered"]) == (answer["operation"], "running", False)
     gate.open()
+    created = shell("volume create", pool_spec="rbd", name="pvc-1", size="1G")
+    assert "operation" not in created
     assert shell("volume create", pool_spec="rbd", name="pvc-1", size="1G")["handle"] == answer["handle"]
+
+
+def test_operations_are_polled_by_id(fake, mgr, shell):
+    operation = mgr.engine.submit(CreateVolume(fake.where(), "pvc-1", uuid_of(1), GIB, Layout()))
+    mgr.ended(operation)
+    rows = shell("op ls", ids=f"nothing,{operation.id}, nothing")
+    assert [(row["id"], row["state"], row["answered"]) for row in rows] == [
+        ("nothing", "unknown", False),
+        (operation.id, "done", True),
+    ]
+    assert Shell(mgr, TENANT)("op ls", ids=operation.id)[0]["state"] == "unknown"
+    assert shell("op ls", ids=",")["error"]["code"] == "invalid_argument"
+    assert shell("op ls", ids=",".join(map(str, range(1001))))["error"]["code"] == "invalid_argument"
 
 
 def test_while_the_module_stops_commands_answer_so(mgr):

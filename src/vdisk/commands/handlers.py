@@ -28,6 +28,8 @@ from .access import Access
 from .render import Answer
 
 Arguments = Mapping[str, Any]
+#: Operations that one ``op ls --ids`` may name.
+MAX_IDS = 1000
 
 
 class Handlers:
@@ -111,8 +113,10 @@ class Handlers:
     # -- operations ----------------------------------------------------------------------------------------------
 
     def op_ls(self, args: Arguments) -> Answer:
-        """``vdisk op ls``: those of pools that the caller may see."""
+        """``vdisk op ls``: those of pools that the caller may see; with ``ids`` one row for each of them."""
         engine = self._service.engine
+        if args["ids"] is not None:
+            return [self._polled(op_id) for op_id in dict.fromkeys(parse_ids(args["ids"]))]
         unreadable = [intent.to_dict() for intent in engine.unreadable() if self._visible(intent.where)]
         return [*unreadable, *(op.to_dict() for op in engine.operations() if self._visible(op.request.where))]
 
@@ -145,6 +149,18 @@ class Handlers:
     def _visible(self, where: Location) -> bool:
         return self._access.may(where.pool, where.namespace)
 
+    def _polled(self, op_id: str) -> dict[str, Any]:
+        """Return an operation for one who polls: also whether the command's answer is true by now, and for what.
+
+        The handle in a pending answer may be another one: only planning finds a reservation that was there before.
+        """
+        operation = self._service.engine.lookup(op_id)
+        if operation is None or not self._visible(operation.request.where):
+            return {"id": op_id, "state": "unknown", "answered": False, "error": None, "handle": None, "image": None}
+        request = operation.request
+        handle = self._service.handle(request.where, request.uuid)
+        return {**operation.to_dict(), "answered": operation.answered, "handle": handle, "image": request.image}
+
     def _operation(self, args: Arguments) -> Operation:
         """Return the operation that a command names; another tenant's is as good as none."""
         operation = self._service.engine.operation(args["id"])
@@ -171,7 +187,8 @@ class Handlers:
         if args["dry_run"]:
             return self._dry_run(request)
         operation, settled = self._service.run(request, self._wait(args))
-        return self._shown(self._service.created(operation, settled))
+        shown = self._shown(self._service.created(operation, settled))
+        return shown if settled else {**shown, "operation": operation.id}
 
     def _remove(self, args: Arguments, kind: Kind, ref: Ref) -> Answer:
         """Remove; repeating it after it answered gives the same answer as long as the operation is remembered.
@@ -260,6 +277,14 @@ class Handlers:
 
     def _wait(self, args: Arguments) -> float:
         return self._default_wait() if args["wait"] is None else float(args["wait"])
+
+
+def parse_ids(text: str) -> list[str]:
+    """Return operation ids that a comma separates; raises ``InvalidArgument`` for too many."""
+    ids = [part.strip() for part in text.split(",") if part.strip()]
+    if not 0 < len(ids) <= MAX_IDS:
+        raise InvalidArgument(f"ids names {len(ids)} operations: 1 to {MAX_IDS} are allowed")
+    return ids
 
 
 def _page(args: Arguments) -> tuple[int | None, str]:

@@ -112,7 +112,8 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "op ls",
         "op_ls",
-        "List operations under way and those that ended lately",
+        "List operations under way and those that ended lately, or only those with the given ids",
+        (Argument("ids", help="ids of operations, a comma between; each is answered, with state unknown if need be"),),
         columns=("id", "kind", "target", "state", "step", "progress", "started_at"),
     ),
     Command("op info", "op_info", "Show an operation: its steps with timings, and what it waits for", (_OP,)),

@@ -161,10 +161,14 @@ class Engine:
         with self._changed:
             return self._book.listed()
 
+    def lookup(self, op_id: str) -> Operation | None:
+        """Return one operation, None when it does not exist or ended long ago."""
+        with self._changed:
+            return self._book.get(op_id)
+
     def operation(self, op_id: str) -> Operation:
         """Return one operation; raises ``NotFound``."""
-        with self._changed:
-            found = self._book.get(op_id)
+        found = self.lookup(op_id)
         if found is None:
             raise NotFound(f"operation {op_id!r} does not exist or ended more than an hour ago")
         return found
