@@ -169,7 +169,8 @@ class Lives(RuleBasedStateMachine):
     def _settled(self):
         self.fake.run_tasks()
         live = list(self.mgr.engine._book.live.values())
-        busy = [op for op in live if op.state.value != "waiting" or not op.answered]
+        # What waits for its next try after an error is not at its end.
+        busy = [op for op in live if (op.state.value, op.step) != ("waiting", "await-children") or not op.answered]
         return not busy and self.mgr.engine._workers.load() == (0, 0)
 
     def _remove_everything(self):
