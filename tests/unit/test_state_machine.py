@@ -235,7 +235,7 @@ def test_any_mixture_of_operations_and_crashes_ends_whole(short_pauses, monkeypa
     run_state_machine_as_test(
         Lives,
         settings=settings(
-            max_examples=120,
+            max_examples=200,
             stateful_step_count=30,
             deadline=None,
             database=None,
