@@ -1,16 +1,19 @@
-"""Runs the whole crash matrix of a release and writes its table for the documentation.
+"""Runs the whole crash matrix of a release, in pieces if need be, and makes the table of the documentation.
 
-    python tools/crash_matrix.py --release pacific --out doc/crash-matrix-pacific.md
+    python tools/crash_matrix.py run --release pacific --results pacific.jsonl [--operation "snap rm"]...
+    python tools/crash_matrix.py table pacific.jsonl tentacle.jsonl > doc/crash-matrix.md
 
-Exit code 1 when a point failed; the table then says which, and what was wrong follows on the terminal. It takes some
-20 minutes a release. `--sample` runs only the points that the tests run by default.
+`run` adds one line a point to the file of results and takes some 15 minutes a release; exit code 1 when a point failed,
+with what was wrong on the terminal. `table` takes the latest result of each point.
 """
 
 import argparse
+import dataclasses
+import json
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 REPO = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPO / "tests"), str(REPO / "src")]
@@ -18,39 +21,77 @@ sys.path[:0] = [str(REPO / "tests"), str(REPO / "src")]
 from cluster.test_crash import CLIENTS, MOMENTS, SCENARIOS, Outcome, matrix_cluster  # noqa: E402
 
 _SHOWN = {"completed": "done", "undone": "undone", "failed": "**failed**"}
+_CELLS = [(moment, client) for moment in MOMENTS for client in CLIENTS]
+_INTRODUCTION = """\
+# The crash matrix, point by point
+
+Made by `tools/crash_matrix.py`. At each point the mgr was killed (SIGKILL) and started again; then the client repeated
+its command, or had died too and never did. *done*: the operation was completed, everything in the pool and namespace is
+exactly what the operation leaves when undisturbed, its name could be used again, and nothing was left once all was
+removed. *undone*: the same, as if it had never been asked for. Both are right for a client that died.
+"""
+
+Result = dict[str, Any]
 
 
-def table(release: str, version: str, outcomes: Sequence[Outcome], seconds: float) -> str:
-    """Return the Markdown text: one table for each operation, one row for each step."""
-    failed = [outcome for outcome in outcomes if outcome.result == "failed"]
-    lines = [
-        f"# Crash matrix: {release}",
-        "",
-        f"Made by `tools/crash_matrix.py` on {version}. At each point the mgr was killed (SIGKILL) and started again;",
-        "then the client repeated its command, or had died too. *done*: the operation was completed, everything in the",
-        "pool and namespace is exactly what the operation leaves when undisturbed, its name could be used again, and",
-        "nothing was left once all was removed. *undone*: the same, as if it had never been asked for.",
-        "",
-        f"**{len(outcomes)} points, {len(failed)} failures**, "
-        f"{seconds / max(1, len(outcomes)):.1f} s a point, {seconds / 60:.0f} minutes together.",
-    ]
+def run(release: str, results: Path, operations: Sequence[str], sample: bool) -> int:
+    """Run points and add their results to a file; return how many failed."""
+    failed = 0
+    with matrix_cluster(release) as matrix, results.open("a") as out:
+        version = matrix.cluster.ceph("--version").out.split(" (")[0]
+        points = matrix.sample() if sample else [point for name in operations for point in matrix.points(name)]
+        for number, point in enumerate(points, 1):
+            outcome = matrix.run(point)
+            failed += outcome.result == "failed"
+            out.write(json.dumps(_result(release, version, outcome)) + "\n")
+            out.flush()
+            print(f"{number}/{len(points)} {point}: {outcome.result} {outcome.seconds:.1f} s", flush=True)
+            if outcome.trouble:
+                print(outcome.trouble, flush=True)
+    return failed
+
+
+def _result(release: str, version: str, outcome: Outcome) -> Result:
+    point = dataclasses.asdict(outcome.point)
+    return {"release": release, "version": version, **point, "result": outcome.result, "seconds": outcome.seconds}
+
+
+def table(results: Iterable[Result]) -> str:
+    """Return the page: points and failures by operation, then each operation's steps, for each release."""
+    latest = {_key(result): result for result in results}
+    releases = list(dict.fromkeys(result["release"] for result in latest.values()))
+    versions = list(dict.fromkeys(result["version"] for result in latest.values()))
+    lines = [_INTRODUCTION, f"Releases: {', '.join(versions)}.", ""]
+    lines += ["| operation | " + " | ".join(f"{release}: points | failures" for release in releases) + " |"]
+    lines += ["|---" * (1 + 2 * len(releases)) + "|"]
+    for name in [*SCENARIOS, None]:
+        cells = [_count([r for r in latest.values() if r["release"] == release], name) for release in releases]
+        lines.append(f"| {name or '**all**'} | " + " | ".join(cells) + " |")
     for name in SCENARIOS:
-        lines += _operation(name, [outcome for outcome in outcomes if outcome.point.scenario == name])
-    return "\n".join(lines) + "\n"
+        for release in releases:
+            found = [r for r in latest.values() if (r["scenario"], r["release"]) == (name, release)]
+            lines += _steps(f"{name} ({release})", found) if found else []
+    return "\n".join(lines)
 
 
-def _operation(name: str, outcomes: Sequence[Outcome]) -> list[str]:
-    """Return one operation's table."""
-    if not outcomes:
-        return []
-    columns = [(moment, client) for moment in MOMENTS for client in CLIENTS]
-    cells = {(o.point.step, o.point.occurrence, o.point.moment, o.point.client): _SHOWN[o.result] for o in outcomes}
-    lines = ["", f"## {name}", ""]
-    lines.append("| step | " + " | ".join(f"{moment}, client {client}" for moment, client in columns) + " |")
-    lines.append("|---" * (len(columns) + 1) + "|")
-    for step, occurrence in dict.fromkeys((o.point.step, o.point.occurrence) for o in outcomes):
+def _key(result: Result) -> tuple[Any, ...]:
+    return tuple(result[field] for field in ("release", "scenario", "step", "occurrence", "moment", "client"))
+
+
+def _count(results: Sequence[Result], name: str | None) -> str:
+    found = [result for result in results if name in (None, result["scenario"])]
+    return f"{len(found)} | {sum(result['result'] == 'failed' for result in found)}"
+
+
+def _steps(title: str, results: Sequence[Result]) -> list[str]:
+    """Return one operation's table on one release: a row for each step, in the order in which they run."""
+    cells = {_key(result)[2:]: _SHOWN[result["result"]] for result in results}
+    lines = ["", f"## {title}", ""]
+    lines.append("| step | " + " | ".join(f"{moment}, client {client}" for moment, client in _CELLS) + " |")
+    lines.append("|---" * (len(_CELLS) + 1) + "|")
+    for step, occurrence in dict.fromkeys((result["step"], result["occurrence"]) for result in results):
         label = step if occurrence == 1 else f"{step} ({occurrence})"
-        found = [cells.get((step, occurrence, moment, client), "") for moment, client in columns]
+        found = [cells.get((step, occurrence, moment, client), "") for moment, client in _CELLS]
         lines.append(f"| {label} | " + " | ".join(found) + " |")
     return lines
 
@@ -58,28 +99,20 @@ def _operation(name: str, outcomes: Sequence[Outcome]) -> list[str]:
 def main() -> int:
     """Run the command line; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--release", required=True)
-    parser.add_argument("--out", type=Path, help="file to write; the terminal if not given")
-    parser.add_argument("--sample", action="store_true", help="only the points that the tests run by default")
-    parser.add_argument("--operation", choices=list(SCENARIOS), action="append", help="only these")
+    commands = parser.add_subparsers(dest="command", required=True)
+    running = commands.add_parser("run", help="run points and keep their results")
+    running.add_argument("--release", required=True)
+    running.add_argument("--results", type=Path, required=True, help="file to add results to, one JSON object a line")
+    running.add_argument("--sample", action="store_true", help="only the points that the tests run by default")
+    running.add_argument("--operation", choices=list(SCENARIOS), action="append", help="only these")
+    making = commands.add_parser("table", help="write the page of the documentation to the terminal")
+    making.add_argument("results", type=Path, nargs="+")
     args = parser.parse_args()
-
-    began = time.monotonic()
-    with matrix_cluster(args.release) as matrix:
-        version = matrix.cluster.ceph("--version").out.split(" (")[0]
-        names = args.operation or list(SCENARIOS)
-        points = matrix.sample() if args.sample else [point for name in names for point in matrix.points(name)]
-        for number, point in enumerate(points, 1):
-            outcome = matrix.run(point)
-            print(f"{number}/{len(points)} {point}: {outcome.result} {outcome.seconds:.1f} s", flush=True)
-            if outcome.trouble:
-                print(outcome.trouble, flush=True)
-        text = table(args.release, version, matrix.outcomes, time.monotonic() - began)
-    if args.out is None:
-        print(text)
-    else:
-        args.out.write_text(text)
-    return 1 if any(outcome.result == "failed" for outcome in matrix.outcomes) else 0
+    if args.command == "run":
+        return 1 if run(args.release, args.results, args.operation or list(SCENARIOS), args.sample) else 0
+    lines = [line for path in args.results for line in path.read_text().splitlines()]
+    print(table([json.loads(line) for line in lines]))
+    return 0
 
 
 if __name__ == "__main__":
