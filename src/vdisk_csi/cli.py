@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -13,7 +15,7 @@ from pathlib import Path
 
 from . import logs, web
 from .cluster import Identity as ClusterIdentity
-from .config import DRIVER_NAME, Config
+from .config import DRIVER_NAME, STATE, Config
 from .controller import Abilities
 from .deadline import Deadline
 from .identity import Identity, Readiness
@@ -25,6 +27,7 @@ from .params import MOUNTERS
 from .places import Places
 from .server import BadEndpoint, Server, address_of
 from .snapshots import Snapshots
+from .tools import take_turn
 from .version import VERSION
 from .volumes import Volumes
 
@@ -71,8 +74,9 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     node = options.add_argument_group("the node")
     node.add_argument(
-        "--state-dir", type=Path, default=Path("/var/lib/vdisk-csi"),
-        help="what has to survive the driver, on the node's own disk (default: %(default)s)",
+        "--state-dir", type=Path,
+        help="what has to survive the driver, on the node's own disk "
+        f"(default: a directory below {STATE} for each node id and cluster)",
     )  # fmt: skip
     node.add_argument("--mounter", default="", choices=MOUNTERS, help="default: the first that the node can use")
     node.add_argument("--max-volumes-per-node", type=int, default=0, help="0: no limit but the node's own")
@@ -114,12 +118,18 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Config, str]:
         pools=tuple(dict.fromkeys(args.pool)),
         nodes_by_address=args.nodes_by_address,
         node_id=args.node_id,
-        state_dir=args.state_dir,
+        state_dir=args.state_dir or default_state_dir(args.node_id, identity),
         mounter=args.mounter,
         max_volumes=args.max_volumes_per_node,
         http_endpoint=args.http_endpoint,
     )
     return config, args.log_level
+
+
+def default_state_dir(node_id: str, identity: ClusterIdentity) -> Path:
+    """Return a directory that no driver of another node id or cluster on this machine has."""
+    key = hashlib.sha256("\0".join((node_id, identity.conf, identity.monitors)).encode()).hexdigest()[:8]
+    return STATE / f"{re.sub(r'[^A-Za-z0-9.-]', '_', node_id)[:64]}-{key}"
 
 
 async def run(config: Config) -> None:
@@ -128,7 +138,10 @@ async def run(config: Config) -> None:
     clients = Clients(config.identity, config.mgr_timeout, metrics)
     metrics.observe_pending(clients.pending)
     readiness = Readiness(clients.of)
-    node = Node(config, clients, choose(config.mounter)) if config.node else None
+    node = None
+    if config.node:
+        take_turn(config.state_dir / "lock")
+        node = Node(config, clients, choose(config.mounter))
 
     async def ready(deadline: Deadline) -> bool:
         return await readiness(deadline) if config.controller else True

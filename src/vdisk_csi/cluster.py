@@ -15,7 +15,7 @@ from grpc import StatusCode
 from .errors import Again, CsiError, invalid
 
 _log = logging.getLogger(__name__)
-_CONNECT_SECONDS = 10
+_CONNECT_SECONDS = 5
 Answer = tuple[int, bytes, str]
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from .cluster import Identity
 
 DRIVER_NAME = "vdisk.csi.cstor.com"
+#: Below this directory nodes keep their state, unless they are told otherwise.
+STATE = Path("/var/lib/vdisk-csi")
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Config:
     nodes_by_address: bool = False
     """Node ids are the nodes' addresses, so watchers tell where a volume is published."""
     node_id: str = ""
-    state_dir: Path = Path("/var/lib/vdisk-csi")
+    state_dir: Path = STATE
     mounter: str = ""
     max_volumes: int = 0
     http_endpoint: str = ""

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -243,6 +245,27 @@ def test_programs_are_run_without_a_shell_and_fail_clearly() -> None:
         run(["sh", "-c", "echo no >&2; exit 3"])
     with pytest.raises(ToolFailed, match="no-such-program"):
         run(["no-such-program"])
+
+
+def test_a_driver_waits_for_what_a_killed_one_left_running(tmp_path: Path) -> None:
+    def start(code: str) -> subprocess.Popen[str]:
+        text = "from pathlib import Path\nfrom vdisk_csi.tools import run, take_turn\n"
+        text += f"path = Path({str(tmp_path)!r}) / 'd/lock'\n"
+        env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2] / "src")}
+        return subprocess.Popen([sys.executable, "-c", text + code], stdout=subprocess.PIPE, text=True, env=env)
+
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    first = start(f"take_turn(path)\nprint('in', flush=True)\nrun(['cat', {str(fifo)!r}])")
+    assert first.stdout is not None
+    assert first.stdout.readline() == "in\n"
+    with fifo.open("w"):  # cat has begun
+        first.kill()
+        first.wait()
+        second = start("take_turn(path)\nprint('in', flush=True)")
+        with pytest.raises(subprocess.TimeoutExpired):
+            second.wait(1)
+    assert second.communicate(timeout=20)[0] == "in\n"
 
 
 def test_steps_are_documented() -> None:

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from ..tools import Run, ToolFailed, run
+from ..tools import Run, ToolFailed, run, run_starting
 from .base import Mounter
 from .device import DeviceMounter
 from .fuse import FuseMounter
@@ -43,7 +43,7 @@ def choose(wanted: str, found: Sequence[str] | None = None) -> Mounters:
         raise NoMounter("this node has neither krbd, nor rbd-nbd, nor rbd-fuse with loop devices")
     make: Mapping[str, Callable[[], Mounter]] = {
         "krbd": lambda: DeviceMounter("krbd", run),
-        "rbd-nbd": lambda: DeviceMounter("nbd", run),
+        "rbd-nbd": lambda: DeviceMounter("nbd", run_starting),
         "rbd-fuse": lambda: FuseMounter(run),
     }
     return Mounters({name: make[name]() for name in sorted(names, key=lambda name: name != wanted)})
