@@ -186,6 +186,11 @@ def _collect(client: _Client, jobs: Sequence[Job], results: list[Any], number: i
         results[number] = f"{type(error).__name__}: {error}"
 
 
+def answer_is_final(answer: Any) -> bool:
+    """Tell whether an answer is more than a promise, which is what ``wait`` 0 gives."""
+    return not (isinstance(answer, dict) and answer.get("state") == "pending")
+
+
 class _Client:
     """One connection, and the images that it has open."""
 
@@ -232,7 +237,7 @@ class _Client:
             number, out, status = self._rados.mgr_command(text, b"")
             if number == 0:
                 answer = json.loads(out) if out else {}
-                if job.until is None or answer[job.until[0]] == job.until[1]:
+                if answer_is_final(answer) and (job.until is None or answer[job.until[0]] == job.until[1]):
                     return answer
             elif number != -errno.EAGAIN:
                 raise RuntimeError(f"{job.arguments}: {number} {status}")

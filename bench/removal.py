@@ -33,7 +33,7 @@ def snapshots_removed(stage: Stage) -> None:
     timings: dict[str, list[Timing]] = {"vdisk": []}
     removals: list[list[Command]] = [[] for _ in range(most)]
     for number, handle in enumerate(rest):
-        removals[number % most].append(Command({"prefix": "vdisk snap rm", "snapshot": handle}))
+        removals[number % most].append(Command({"prefix": "vdisk snap rm", "snapshot": handle, "wait": 0}, pause=0.05))
     started = time.monotonic()
     run_side_by_side(stage, [jobs for jobs in removals if jobs], "vdisk", spent, timings)
     stage.drain()

@@ -149,7 +149,7 @@ class Module(MgrModule):
         Option(
             "reaper_threads",
             type="int",
-            default=16,
+            default=64,
             min=0,
             max=256,
             runtime=True,

@@ -75,7 +75,7 @@ def test_without_threads_rbd_support_removes_everything(cluster: Cluster, vdisk:
         remove(vdisk, things)
         vdisk.drained(pool)
     finally:
-        option(cluster, "reaper_threads", "16")
+        option(cluster, "reaper_threads", "64")
     assert_nothing_left(cluster, pool)
     log = mgr_log(cluster)
     assert all(f"rbd task add trash remove {pool}/{thing['image_id']}: task " in log for thing in things)
@@ -107,7 +107,7 @@ def test_the_window_bounds_what_rbd_support_has_and_survives_a_failover(
         assert most <= 2
         vdisk.drained(pool)
     finally:
-        option(cluster, "reaper_threads", "16")
+        option(cluster, "reaper_threads", "64")
         option(cluster, "reaper_window", "4")
     assert_nothing_left(cluster, pool)
     assert failed_events(cluster) == before
