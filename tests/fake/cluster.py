@@ -472,17 +472,18 @@ class FakeCluster:
             self._tasks = [task for task in self._tasks if task[2] != task_id]
         self._moment("cancel_task", "after", None)
 
-    def locked_by_removal(self, where: Location, image_id: str) -> tuple[int, str, str] | None:
-        """Return the parent if the image's removal takes a snapshot of it along."""
-        self._read("locked_by_removal", where)
+    def removal_needs(self, where: Location, image_id: str) -> tuple[tuple[int, str, str] | None, int]:
+        """Return the parent if the image's removal takes a snapshot of it along, and how many objects it has."""
+        self._read("removal_needs", where)
         with self._lock:
             header = self.space(where).headers.get(image_id)
             link = header.parent if header is not None else None
+            objects = header.size >> DEFAULT_ORDER if header is not None else 0
             if link is None:
-                return None
+                return None, objects
             parent = self._spaces[link.pool_id, link.namespace].headers[link.image_id]
             along = any(snap.id == link.snap_id and not snap.user for snap in parent.snaps)
-            return (link.pool_id, link.namespace, link.image_id) if along else None
+            return (link.pool_id, link.namespace, link.image_id) if along else None, objects
 
     def remove_trashed(self, where: Location, image_id: str) -> None:
         """Remove an image from the trash; one that is gone is no error."""

@@ -176,3 +176,13 @@ def test_clones_that_take_a_snapshot_of_the_same_image_along_go_one_after_the_ot
     assert fake.space(volume.where).trash == {}
     assert mgr.engine.reaper._lanes._lanes == {}
     mgr.engine.stop(1)
+
+
+def test_a_huge_image_is_not_given_to_rbd_support(fake: FakeCluster) -> None:
+    where = fake.where()
+    fake.create_image(where, "huge", 4096 * GIB, Layout())
+    image_id = fake.space(where).ids["huge"]
+    fake.trash(where, "huge")
+    reaper, _ = reaper_on(fake)
+    assert reaper.remove(where, image_id) is None
+    assert "queue_removal" not in fake.calls

@@ -171,9 +171,9 @@ class CephCluster:
         """Cancel a task of rbd_support."""
         self.tasks.cancel(task_id)
 
-    def locked_by_removal(self, where: Location, image_id: str) -> tuple[int, str, str] | None:
-        """Return the image (pool id, namespace, id) whose lock the removal of a trashed image takes besides its own."""
-        return self.images.locked_by_removal(where, image_id)
+    def removal_needs(self, where: Location, image_id: str) -> tuple[tuple[int, str, str] | None, int]:
+        """Return what the removal of a trashed image takes: whose lock besides its own, and how many objects."""
+        return self.images.removal_needs(where, image_id)
 
     def remove_trashed(self, where: Location, image_id: str) -> None:
         """Remove an image from the trash with its data."""

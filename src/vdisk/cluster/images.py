@@ -227,16 +227,19 @@ class Images:
                 return
         self._log.info("rbd: trash move %s/%s", where, name)
 
-    def locked_by_removal(self, where: Location, image_id: str) -> tuple[int, str, str] | None:
-        """Return the parent (pool id, namespace, id) if the image's removal takes a snapshot of it along."""
+    def removal_needs(self, where: Location, image_id: str) -> tuple[tuple[int, str, str] | None, int]:
+        """Return the parent (pool id, namespace, id) if a snapshot of it goes too, and how many objects may go."""
         image = self.load(where, "", image_id)
-        link = image.parent if image is not None else None
+        if image is None:
+            return None, 0
+        objects = -(-image.size >> image.order)
+        link = image.parent
         if link is None:
-            return None
+            return None, objects
         parent = self.load(Location(link.pool_id, "", link.namespace), "", link.image_id)
         snaps = parent.snaps if parent is not None else ()
         taken_along = any(snap.id == link.snap_id and snap.original_name is not None for snap in snaps)
-        return (link.pool_id, link.namespace, link.image_id) if taken_along else None
+        return (link.pool_id, link.namespace, link.image_id) if taken_along else None, objects
 
     def remove_trashed(self, where: Location, image_id: str) -> None:
         """Remove an image from the trash with all its data; one that is gone is no error."""

@@ -75,8 +75,11 @@ class Effects(Protocol):
     def cancel_task(self, task_id: str) -> None:
         """Cancel a task of rbd_support; one that is gone is no error."""
 
-    def locked_by_removal(self, where: Location, image_id: str) -> tuple[int, str, str] | None:
-        """Return the image (pool id, namespace, id) whose lock the removal of a trashed image takes besides its own."""
+    def removal_needs(self, where: Location, image_id: str) -> tuple[tuple[int, str, str] | None, int]:
+        """Return what the removal of a trashed image takes: whose lock besides its own, and how many objects.
+
+        The lock is that of an image (pool id, namespace, id), or None.
+        """
 
     def remove_trashed(self, where: Location, image_id: str) -> None:
         """Remove an image from the trash with its data; one that is gone is no error."""
