@@ -8,10 +8,11 @@ TOX := $(VENV)/bin/tox -q run
 HARNESS := PYTHONPATH=tests $(PYTHON) -m harness
 RELEASES ?= pacific reef tentacle
 PYTEST ?=
+BENCH ?=
 export VDISK_DEMO_DIR ?= /tmp/vdisk-demo
 
 .DEFAULT_GOAL := help
-.PHONY: help proto bootstrap roots demo demo-down lint test test-unit test-cluster clean
+.PHONY: help proto bootstrap roots demo demo-down lint test test-unit test-cluster bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 16
@@ -43,6 +44,9 @@ test-cluster: roots  ## tests on real clusters (RELEASES="pacific reef" PYTEST="
 
 test: lint roots test-unit test-cluster  ## all of it, from a bare machine
 
+bench: bootstrap  ## vdisk beside bare librbd and the command line (BENCH="--quick" and others: BENCH=--help)
+	@PYTHONPATH=.:tests $(PYTHON) -m bench $(BENCH)
+
 clean:  ## remove what tests and tools left, but not the roots and the virtual environment
 	rm -rf build src/*.egg-info src/vdisk_csi/proto/csi_pb2* .tox .mypy_cache .ruff_cache .pytest_cache $(CACHE)/logs $(CACHE)/pytest-*
-	find src tests tools -name __pycache__ -prune -exec rm -rf {} +
+	find src tests tools bench -name __pycache__ -prune -exec rm -rf {} +

@@ -17,8 +17,11 @@ from .commands.dispatch import declarations, dispatch
 from .commands.handlers import Handlers
 from .commands.turn import CommandThread
 from .engine import failpoints
+from .engine.census import Census
 from .engine.engine import Engine
 from .engine.engine import Settings as EngineSettings
+from .engine.health import HealthBoard
+from .engine.reaper import ReaperSettings
 from .engine.workers import Workers
 from .model.errors import NotReady
 from .model.handles import HandleFormat, is_cluster_id
@@ -144,6 +147,40 @@ class Module(MgrModule):
             desc="operations under way beyond which new ones are answered EAGAIN (throttled)",
         ),
         Option(
+            "reaper_threads",
+            type="int",
+            default=64,
+            min=0,
+            max=256,
+            runtime=True,
+            desc="deleted images that vdisk removes side by side; 0 leaves them all to rbd_support, one at a time",
+        ),
+        Option(
+            "reaper_window",
+            type="int",
+            default=4,
+            min=0,
+            max=1000,
+            runtime=True,
+            desc="deleted images that rbd_support is given at a time",
+        ),
+        Option(
+            "reaper_rate",
+            type="float",
+            default=0.0,
+            min=0,
+            runtime=True,
+            desc="deleted images that vdisk begins to remove per second at most; 0 for no limit",
+        ),
+        Option(
+            "large_journal_names",
+            type="int",
+            default=150000,
+            min=0,
+            runtime=True,
+            desc="names in a journal directory from which VDISK_LARGE_JOURNAL warns; 0 for never",
+        ),
+        Option(
             "journal_instance",
             type="str",
             default="default",
@@ -180,8 +217,10 @@ class Module(MgrModule):
         self._stop = threading.Event()
         self._command_thread = threading.local()
         self._queue = CommandThread(self.module_name, lambda: str(self.get_ceph_option("admin_socket")))
+        self.health = HealthBoard(self.set_health_checks)
         self._handlers: Handlers | None = None
         self._engine: Engine | None = None
+        self._census: Census | None = None
         self._readers: Workers | None = None
         self._cluster: CephCluster | None = None
         self._start()
@@ -196,6 +235,11 @@ class Module(MgrModule):
         settings = EngineSettings(
             workers=lambda: int(self._number("workers", 1, 1024)),
             queue_limit=lambda: int(self._number("queue_limit", 1, 10**9)),
+            reaper=ReaperSettings(
+                threads=lambda: int(self._number("reaper_threads", 0, 256)),
+                window=lambda: int(self._number("reaper_window", 0, 1000)),
+                rate=lambda: self._number("reaper_rate", 0, 10**6),
+            ),
         )
         self._engine = Engine(self._cluster, settings, self.log, failpoint=failpoint)
         self._readers = Workers("vdisk-reader", lambda: _READERS, self.log)
@@ -213,6 +257,13 @@ class Module(MgrModule):
                 journal=self._journal,
             ),
         )
+        self._census = Census(
+            self._cluster,
+            self.health,
+            lambda: int(self._number("large_journal_names", 0, 10**9)),
+            self._journal,
+            self.log,
+        )
         access = Access(service, lambda arguments: bool(self.is_authorized(dict(arguments))))
         self._handlers = Handlers(service, access, lambda: self._number("command_wait", 0, 3600))
 
@@ -220,12 +271,16 @@ class Module(MgrModule):
         """Go on with what was begun before this mgr became active, then wait for the end."""
         assert self._engine is not None
         self._engine.recover()
+        if self._census is not None:
+            self._census.start()
         self._stop.wait()
 
     def shutdown(self) -> None:
         """Stop between steps; what is under way goes on at the next start."""
         self._stop.set()
         self._handlers = None
+        if self._census is not None:
+            self._census.stop()
         if self._engine is not None:
             self._engine.stop()
         if self._readers is not None:

@@ -141,11 +141,11 @@ class Service:
 
     def volume(self, found: Found) -> Volume:
         """Describe a volume."""
-        return self._read(found.where.pool_id, lambda: self._volume(found))
+        return self._read(found.where.pool_id, lambda: self._volume(found, self._image(found)))
 
     def snapshot(self, found: Found) -> Snapshot:
         """Describe a snapshot."""
-        return self._read(found.where.pool_id, lambda: self._snapshot(found))
+        return self._read(found.where.pool_id, lambda: self._snapshot(found, self._image(found)))
 
     def details(self, found: Found) -> dict[str, Any]:
         """Return what ``info`` adds: used bytes, the parent chain through the trash, its depth, and watchers."""
@@ -167,7 +167,7 @@ class Service:
     def volumes(self, where: Location, limit: int | None, marker: str) -> list[Volume]:
         """Return volumes in the order of names, those after ``marker``, at most ``limit``."""
         return self._read(
-            where.pool_id, lambda: [self._volume(f) for f in self._page(where, Kind.VOLUME, limit, marker)]
+            where.pool_id, lambda: [self._volume(*thing) for thing in self._page(where, Kind.VOLUME, limit, marker)]
         )
 
     def snapshots(self, where: Location, image: str | None, limit: int | None, marker: str) -> list[Snapshot]:
@@ -175,10 +175,8 @@ class Service:
 
         def read() -> list[Snapshot]:
             result: list[Snapshot] = []
-            for found in self._page(where, Kind.SNAPSHOT, None if image is not None else limit, marker):
-                if image is not None and (found.entry is None or found.entry.source != image):
-                    continue
-                result.append(self._snapshot(found))
+            for thing in self._page(where, Kind.SNAPSHOT, None if image is not None else limit, marker, image):
+                result.append(self._snapshot(*thing))
                 if limit is not None and len(result) >= limit:
                     break
             return result
@@ -324,17 +322,21 @@ class Service:
             raise Internal("an unexpected error happened while reading; see the mgr log") from errors[0]
         return results[0]
 
-    def _page(self, where: Location, kind: Kind, limit: int | None, marker: str) -> Iterator[Found]:
+    def _page(
+        self, where: Location, kind: Kind, limit: int | None, marker: str, source: str | None = None
+    ) -> Iterator[tuple[Found, Image | None]]:
+        """Go through a directory, page by page; with ``source`` only snapshots of that image."""
         left = limit
         while left is None or left > 0:
             size = _PAGE if left is None else min(left, _PAGE)
-            names = self._cluster.names(where, kind, marker, size)
-            for name, uuid in names:
-                yield Found(where, kind, uuid, name, self._cluster.entry(where, kind, uuid))
-            if len(names) < size:
+            things = self._cluster.things(where, kind, marker, size, source)
+            for name, uuid, entry, image in things:
+                if source is None or (entry is not None and entry.source == source):
+                    yield Found(where, kind, uuid, name, entry), image
+            if len(things) < size:
                 return
-            marker = names[-1][0]
-            left = None if left is None else left - len(names)
+            marker = things[-1][0]
+            left = None if left is None else left - len(things)
 
     def _image(self, found: Found) -> Image | None:
         return None if found.entry is None else self._cluster.image_of(found.where, found.entry)
@@ -352,8 +354,7 @@ class Service:
             "image_id": entry.image_id if entry is not None else None,
         }
 
-    def _volume(self, found: Found) -> Volume:
-        image = self._image(found)
+    def _volume(self, found: Found, image: Image | None) -> Volume:
         complete = found.entry is not None and found.entry.image_id is not None and image is not None
         return Volume(
             **self._identity(found),
@@ -363,8 +364,7 @@ class Service:
             source=self._source(image) if image is not None else None,
         )
 
-    def _snapshot(self, found: Found) -> Snapshot:
-        image = self._image(found)
+    def _snapshot(self, found: Found, image: Image | None) -> Snapshot:
         complete = found.entry is not None and found.entry.image_id is not None and image is not None
         source = found.entry.source if found.entry is not None else None
         return Snapshot(

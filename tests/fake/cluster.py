@@ -46,6 +46,8 @@ class FakeCluster:
         self.hook: Hook | None = None
         self.now = 1655723953.0
         self.closed = False
+        self.queue_is_safe = True
+        self.failed: dict[str, str] = {}
         self.calls: list[str] = []
         """Effects that were begun, in order."""
         for name, settings in (pools or {"rbd": {"namespaces": ["ns1"]}}).items():
@@ -141,6 +143,12 @@ class FakeCluster:
             image_id = self.space(where).ids.get(name)
             return None if image_id is None else self._load(where, name, image_id, False)
 
+    def image_id(self, where: Location, name: str) -> str | None:
+        """Return an image's id, by its ``rbd_id`` object."""
+        self._read("image_id", where)
+        with self._lock:
+            return self.space(where).ids.get(name)
+
     def find_id(self, where: Location, image_id: str) -> Image | None:
         """Return an image by id: as the directory lists it, else as the trash does."""
         self._read("find_id", where)
@@ -220,6 +228,21 @@ class FakeCluster:
         with self._lock:
             pairs = sorted(self.space(where).directories[kind].items(), key=lambda pair: pair[0].encode())
             return [pair for pair in pairs if pair[0].encode() > after.encode()][:limit]
+
+    def things(
+        self, where: Location, kind: Kind, after: str, limit: int, source: str | None = None
+    ) -> list[tuple[str, str, Entry | None, Image | None]]:
+        """Return a page of (request name, uuid, journal entry, image)."""
+        found = []
+        for name, uuid in self.names(where, kind, after, limit):
+            entry = self.entry(where, kind, uuid)
+            wanted = entry is not None and source in (None, entry.source)
+            found.append((name, uuid, entry, self.image_of(where, entry) if entry is not None and wanted else None))
+        return found
+
+    def count_names(self, where: Location, kind: Kind, limit: int) -> int:
+        """Count the names in a directory, no further than ``limit``."""
+        return len(self.names(where, kind, "", limit))
 
     def image_of(self, where: Location, entry: Entry) -> Image | None:
         """Return an entry's image by its stored id; like the real one this does not look whether it is trashed."""
@@ -311,6 +334,18 @@ class FakeCluster:
             if header.snap(snap) is None:
                 header.snaps.append(SnapState(next(self._snap_ids), snap, header.size))
         self._moment("cut", "after", where)
+
+    def let_go(self, where: Location, snap: str) -> None:
+        """Nothing is kept open here."""
+
+    def seal(self, where: Location, image: str) -> None:
+        """Snapshot an image under its own name; a snapshot of that name is no error."""
+        self._moment("seal", "before", where)
+        with self._lock:
+            _, header = self._open(where, image)
+            if header.snap(image) is None:
+                header.snaps.append(SnapState(next(self._snap_ids), image, header.size))
+        self._moment("seal", "after", where)
 
     def drop(self, where: Location, image_id: str, snap: str) -> None:
         """Remove a snapshot, in the trash or not: to the trash namespace first, where linked clones keep it."""
@@ -414,6 +449,55 @@ class FakeCluster:
                 self._tasks.append((where, image_id, task))
         self._moment("queue_removal", "after", where)
         return task
+
+    def may_queue(self, where: Location) -> bool:
+        """Tell whether rbd_support takes images, as a test says."""
+        return self.queue_is_safe
+
+    def tasks_of(self, where: Location) -> Mapping[str, str]:
+        """Return the tasks of a pool and namespace: image id → task id."""
+        self._read("tasks_of", where)
+        with self._lock:
+            return {image_id: task for at, image_id, task in self._tasks if key_of(at) == key_of(where)}
+
+    def failed_tasks(self) -> Mapping[str, str]:
+        """Return the tasks that a test let fail: id → reason."""
+        with self._lock:
+            return {task: self.failed[task] for _, _, task in self._tasks if task in self.failed}
+
+    def cancel_task(self, task_id: str) -> None:
+        """Cancel a task; one that is gone is no error."""
+        self._moment("cancel_task", "before", None)
+        with self._lock:
+            self._tasks = [task for task in self._tasks if task[2] != task_id]
+        self._moment("cancel_task", "after", None)
+
+    def removal_needs(self, where: Location, image_id: str) -> tuple[tuple[int, str, str] | None, int]:
+        """Return the parent if the image's removal takes a snapshot of it along, and how many objects it has."""
+        self._read("removal_needs", where)
+        with self._lock:
+            header = self.space(where).headers.get(image_id)
+            link = header.parent if header is not None else None
+            objects = header.size >> DEFAULT_ORDER if header is not None else 0
+            if link is None:
+                return None, objects
+            parent = self._spaces[link.pool_id, link.namespace].headers[link.image_id]
+            along = any(snap.id == link.snap_id and not snap.user for snap in parent.snaps)
+            return (link.pool_id, link.namespace, link.image_id) if along else None, objects
+
+    def remove_trashed(self, where: Location, image_id: str) -> None:
+        """Remove an image from the trash; one that is gone is no error."""
+        self._moment("remove_trashed", "before", where)
+        with self._lock:
+            space = self.space(where)
+            header = space.headers.get(image_id)
+            if header is not None and header.snaps:
+                raise NotReady(f"removing image id {image_id} from the trash of {where}: image has snapshots")
+            if header is not None:
+                self._detach(where, image_id, header)
+                del space.headers[image_id]
+            space.trash.pop(image_id, None)
+        self._moment("remove_trashed", "after", where)
 
     # -- intents -------------------------------------------------------------------------------------------------
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vdisk.engine.executor import Executor, Waiting
+from vdisk.engine.executor import Executor
+from vdisk.engine.reaper import Reaper, ReaperSettings
+from vdisk.engine.waiting import Waiting
 from vdisk.lifecycle.base import Request
 from vdisk.lifecycle.removal import RemoveSnapshot, RemoveVolume
 from vdisk.lifecycle.snap_create import CreateSnapshot
@@ -29,6 +32,12 @@ def uuid_of(number: int) -> str:
     return f"{number:08x}-0000-4000-8000-000000000000"
 
 
+def executor_on(fake: FakeCluster, failpoint: Callable[[str, str], None] | None = None) -> Executor:
+    """Return an executor with a reaper that gives nothing to rbd_support."""
+    reaper = Reaper(fake, ReaperSettings(window=lambda: 0), logging.getLogger("vdisk.test"))
+    return Executor(fake, fake, reaper.remove, failpoint)
+
+
 @dataclass
 class Run:
     """A request being carried out. ``request`` is what a durable intent would hold, ``waits`` what it waits for."""
@@ -40,7 +49,7 @@ class Run:
 
     def go(self) -> Run:
         """Plan, persist, carry out, until done or until only something outside can help."""
-        executor = Executor(self.fake, self.fake, self.failpoint)
+        executor = executor_on(self.fake, self.failpoint)
         for _ in range(20):
             plan = self.request.plan(self.fake)
             self.request = plan.request
@@ -60,7 +69,7 @@ class Run:
 
     def undo(self) -> None:
         """Undo what was begun."""
-        executor = Executor(self.fake, self.fake, self.failpoint)
+        executor = executor_on(self.fake, self.failpoint)
         plan = self.request.undo(self.fake)
         self.request = plan.request
         for step in plan.steps:
@@ -92,7 +101,7 @@ def a_snapshot(fake: FakeCluster, sealed: bool = True) -> CreateSnapshot:
     """Make a volume and a snapshot of it."""
     volume = a_volume(fake)
     request = snapshot_request(fake, volume.image)
-    executor = Executor(fake, fake)
+    executor = executor_on(fake)
     for step in request.plan(fake).steps:
         if sealed or not isinstance(step, Seal):
             executor.run(step)

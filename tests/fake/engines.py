@@ -11,6 +11,7 @@ from typing import Any
 
 from vdisk.engine.engine import Engine, Settings
 from vdisk.engine.operation import Operation
+from vdisk.engine.reaper import ReaperSettings
 from vdisk.engine.workers import Workers
 from vdisk.model.handles import HandleFormat
 from vdisk.model.layout import SNAPSHOT_FEATURES
@@ -28,10 +29,17 @@ PATIENCE = 4.0
 class Mgr:
     """One mgr with the module at work: a session of its own on the fake, an engine, and a service."""
 
-    def __init__(self, fake: FakeCluster, workers: int = 16, queue_limit: int = 1000, **settings: Any) -> None:
+    def __init__(
+        self,
+        fake: FakeCluster,
+        workers: int = 16,
+        queue_limit: int = 1000,
+        reaper: ReaperSettings = ReaperSettings(window=lambda: 0),  # noqa: B008
+        **settings: Any,
+    ) -> None:
         self.fake = fake
         self.session = Session(fake)
-        self.engine = Engine(self.session, Settings(lambda: workers, lambda: queue_limit), LOG)
+        self.engine = Engine(self.session, Settings(lambda: workers, lambda: queue_limit, reaper), LOG)
         self.readers = Workers("reader", lambda: 16, LOG)
         options: dict[str, Any] = {
             "cluster_id": lambda: FSID,

@@ -486,7 +486,7 @@ def test_cancelling_shows_what_it_would_undo_then_undoes_it_and_may_be_repeated(
 
 def test_retrying_shows_what_would_run_then_runs_it(fake, mgr, shell):
     a_volume(fake)
-    fake.fail_on("queue_removal", errors.Internal("odd"))
+    fake.fail_on("remove_trashed", errors.Internal("odd"))
     removed = shell("volume rm", volume="rbd/pvc-1")
     operation = mgr.engine.operation(removed["operation"])
     mgr.ended(operation)

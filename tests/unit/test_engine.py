@@ -186,15 +186,7 @@ def test_waiting_in_vain_is_pending_and_nothing_is_lost(fake, mgr):
 
 def test_a_snapshot_answers_before_it_is_sealed(fake, mgr):
     volume = a_volume(fake)
-    sealing = Gate("cut", count=1)
-    cuts = Gate("drop")
-    cuts.opened.set()
-
-    def hook(method, moment):
-        if method == "cut" and "drop" in fake.calls:
-            sealing(method, moment)
-
-    fake.hook = hook
+    fake.hook = sealing = Gate("seal", count=1)
     operation, settled = mgr.service.run(snapshot_request(fake, volume.image), 5)
     assert settled
     assert not operation.state.final
@@ -206,8 +198,7 @@ def test_a_snapshot_answers_before_it_is_sealed(fake, mgr):
 
 def test_removal_of_a_snapshot_waits_for_its_seal(fake, mgr):
     volume = a_volume(fake)
-    sealing = Gate("cut")
-    fake.hook = lambda method, moment: sealing(method, moment) if "drop" in fake.calls else None
+    fake.hook = sealing = Gate("seal")
     snap = snapshot_request(fake, volume.image)
     operation = mgr.engine.submit(snap)
     sealing.reach()
@@ -234,7 +225,7 @@ def test_too_much_work_is_throttled_and_joining_still_works(fake, start):
 
 
 @pytest.mark.parametrize("error", [NotReady("later"), Disconnected("blocklisted")])
-@pytest.mark.parametrize("method", ["find", "lookup", "put_intent", "reserve", "create_image", "write_entry"])
+@pytest.mark.parametrize("method", ["image_id", "lookup", "put_intent", "reserve", "create_image", "write_entry"])
 def test_what_passes_is_tried_again(fake, mgr, method, error):
     fake.fail_on(method, error, times=3)
     operation = mgr.engine.submit(create(fake))
@@ -314,7 +305,7 @@ def test_an_unexpected_exception_is_internal_and_undone(fake, mgr):
 
 def test_what_fails_after_the_answer_keeps_its_intent_for_the_operator(fake, mgr):
     volume = a_volume(fake)
-    fake.fail_on("queue_removal", Internal("odd"))
+    fake.fail_on("remove_trashed", Internal("odd"))
     operation = mgr.engine.submit(remove(volume))
     mgr.ended(operation)
     assert operation.answered
@@ -392,7 +383,7 @@ def test_what_has_ended_or_answered_or_only_goes_forward_is_not_cancelled(fake, 
 
 def test_a_stuck_operation_is_kept_apart_and_can_be_retried(fake, mgr):
     volume = a_volume(fake)
-    fake.fail_on("queue_removal", Internal("odd"))
+    fake.fail_on("remove_trashed", Internal("odd"))
     operation = mgr.engine.submit(remove(volume))
     mgr.ended(operation)
     assert mgr.engine.figures()["stuck"] == 1
@@ -456,8 +447,7 @@ def test_a_volume_that_was_removed_does_not_come_back_after_a_crash(fake, start)
 def test_a_snapshot_under_a_taken_over_reservation_is_not_removed_before_its_seal(fake, mgr):
     volume = a_volume(fake)
     fake.reserve(volume.where, Kind.SNAPSHOT, "snapshot-1", uuid_of(7))
-    sealing = Gate("cut")
-    fake.hook = lambda method, moment: sealing(method, moment) if "drop" in fake.calls else None
+    fake.hook = sealing = Gate("seal")
     operation = mgr.engine.submit(snapshot_request(fake, volume.image))
     sealing.reach()
     assert operation.request.uuid == uuid_of(7)

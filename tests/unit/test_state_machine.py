@@ -26,7 +26,9 @@ SNAPSHOTS = st.sampled_from(["s", "t"])
 SPECS = st.sampled_from(["rbd", "rbd", "rbd/ns1"])
 ERRORS = st.sampled_from([NotReady("later"), Disconnected("blocklisted"), NoSpace("full")])
 HURRY = st.sampled_from([False, False, True])
-EFFECTS = st.sampled_from(["clone_image", "create_image", "cut", "drop", "write_entry", "queue_removal", "put_intent"])
+EFFECTS = st.sampled_from(
+    ["clone_image", "create_image", "cut", "drop", "seal", "write_entry", "remove_trashed", "put_intent"]
+)
 
 
 class Lives(RuleBasedStateMachine):

@@ -10,9 +10,11 @@ from ..model.names import Kind
 from ..model.observed import Entry, Image, Location, Watcher
 from ..model.specs import PoolSpec
 from .connection import MgrContext, open_command_connection, open_data_connection
+from .header import decode_image
 from .images import Images
 from .intents import IntentStore
 from .journal import Journal
+from .omap import Reading
 from .pools import Pools
 from .tasks import TaskQueue
 
@@ -41,6 +43,7 @@ class CephCluster:
 
     def close(self) -> None:
         """Give the connections back."""
+        self.images.close()
         self.data.close()
         self.commands.close()
 
@@ -61,6 +64,10 @@ class CephCluster:
     def find(self, where: Location, name: str) -> Image | None:
         """Return an image outside of the trash."""
         return self.images.find(where, name)
+
+    def image_id(self, where: Location, name: str) -> str | None:
+        """Return the id of an image outside of the trash."""
+        return self.images.id_of(where, name)
 
     def find_id(self, where: Location, image_id: str) -> Image | None:
         """Return an image by id."""
@@ -112,6 +119,14 @@ class CephCluster:
         """Snapshot an image."""
         self.images.cut(where, image, snap)
 
+    def let_go(self, where: Location, snap: str) -> None:
+        """Give back what a cut keeps for the removal of its snapshot."""
+        self.images.let_go(where, snap)
+
+    def seal(self, where: Location, image: str) -> None:
+        """Snapshot a clone under its own name."""
+        self.images.seal(where, image)
+
     def drop(self, where: Location, image_id: str, snap: str) -> None:
         """Remove a snapshot."""
         self.images.drop(where, image_id, snap)
@@ -133,15 +148,36 @@ class CephCluster:
         self.images.trash(where, image)
 
     def queue_removal(self, where: Location, image_id: str) -> str | None:
-        """Give a trashed image to rbd_support and return the task id.
+        """Give a trashed image to rbd_support and return the task id, None when the image is gone."""
+        return self.tasks.add_trash_remove(where, image_id)
 
-        Where its tasks kill the mgr, or where its own record of the task would hang in a full pool (and all of
-        rbd_support with it), the image is removed here instead: deleting is the way out of a full pool.
+    def may_queue(self, where: Location) -> bool:
+        """Tell whether rbd_support can be given images of a pool.
+
+        Not where its tasks kill the mgr, nor where its own record of the task would hang in a full pool (and all of
+        rbd_support with it): deleting is the way out of a full pool.
         """
-        if self._queue_is_safe and where.pool_id not in self._mgr.full_pools():
-            return self.tasks.add_trash_remove(where, image_id)
+        return self._queue_is_safe and where.pool_id not in self._mgr.full_pools()
+
+    def tasks_of(self, where: Location) -> Mapping[str, str]:
+        """Return the images of a pool and namespace that rbd_support is to remove from the trash: id → task id."""
+        return self.tasks.of(self.data, where)
+
+    def failed_tasks(self) -> Mapping[str, str]:
+        """Return the tasks of rbd_support that failed and are to be tried again: id → reason."""
+        return {task.id: task.retry_message for task in self.tasks.list() if task.retry_message}
+
+    def cancel_task(self, task_id: str) -> None:
+        """Cancel a task of rbd_support."""
+        self.tasks.cancel(task_id)
+
+    def removal_needs(self, where: Location, image_id: str) -> tuple[tuple[int, str, str] | None, int]:
+        """Return what the removal of a trashed image takes: whose lock besides its own, and how many objects."""
+        return self.images.removal_needs(where, image_id)
+
+    def remove_trashed(self, where: Location, image_id: str) -> None:
+        """Remove an image from the trash with its data."""
         self.images.remove_trashed(where, image_id)
-        return None
 
     # -- engine.ports.Intents ------------------------------------------------------------------------------------
 
@@ -179,11 +215,42 @@ class CephCluster:
         """Return a page of (request name, uuid)."""
         return self.journal.names(where, kind, after, limit)
 
+    def count_names(self, where: Location, kind: Kind, limit: int) -> int:
+        """Count the names in a directory, no further than ``limit``."""
+        return self.journal.count(where, kind, limit)
+
     def image_of(self, where: Location, entry: Entry) -> Image | None:
         """Return an entry's image by its stored id, in one read."""
         if entry.image_id is None:
             return self.images.find(where, entry.image)
         return self.images.load(where, entry.image, entry.image_id)
+
+    def things(
+        self, where: Location, kind: Kind, after: str, limit: int, source: str | None = None
+    ) -> list[tuple[str, str, Entry | None, Image | None]]:
+        """Return a page of (request name, uuid, journal entry, image); what is read of each is read side by side."""
+        names = self.journal.names(where, kind, after, limit)
+        with self.data.ioctx(where, f"listing {kind.value}s in {where}") as ioctx:
+            images: list[Reading | Entry | None] = []
+            entries = []
+            for entry in self.journal.entries(ioctx, kind, [uuid for _, uuid in names]):
+                wanted = entry is not None and source in (None, entry.source)
+                known = entry is not None and entry.image_id is not None
+                entries.append(entry)
+                images.append(self.images.reading(ioctx, entry) if wanted and known else entry if wanted else None)
+            return [
+                (name, uuid, entry, self._listed(where, entry, image))
+                for (name, uuid), entry, image in zip(names, entries, images, strict=True)
+            ]
+
+    def _listed(self, where: Location, entry: Entry | None, image: Reading | Entry | None) -> Image | None:
+        """Return an image whose header is being read, or whose id the journal does not have yet."""
+        if entry is None or image is None:
+            return None
+        if isinstance(image, Entry):
+            return self.images.find(where, entry.image)
+        values = image.result()
+        return decode_image(entry.image, entry.image_id or "", values) if values else None
 
     def used(self, where: Location, image: Image) -> int | None:
         """Return the bytes an image's own objects take, None when it has no object map."""

@@ -143,6 +143,7 @@ def decode_image(name: str, image_id: str, values: Mapping[str, bytes], trashed:
             parent=decode_parent(values["parent"]) if "parent" in values else None,
             snaps=tuple(sorted(snaps, key=lambda snap: snap.id)),
             trashed=trashed,
+            flags=_Cursor(values["flags"]).u64() if "flags" in values else 0,
         )
     except KeyError as missing:
         raise Internal(f"the header of image {name or image_id} has no {missing}") from None

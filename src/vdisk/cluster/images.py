@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 import rados
 import rbd
 
-from ..model.errors import NotReady
+from ..model.errors import NotFound, NotReady
 from ..model.layout import Layout, feature_names
-from ..model.observed import FEATURE_BITS, OBJECT_MAP, Image, Location, Watcher
+from ..model.names import Kind, parse_image_name
+from ..model.observed import FEATURE_BITS, OBJECT_MAP, Entry, Image, Location, Watcher
 from . import omap
 from .connection import Connection, MgrContext, clone_takes_format
+from .handles import Handles
 from .header import decode_image, decode_string, decode_trash
+from .seals import Seals
 from .usage import count_objects
 
 _DIRECTORY = "rbd_directory"
@@ -27,6 +31,8 @@ class Images:
         self._mgr = mgr
         self._log = log
         self._rbd = rbd.RBD()
+        self._handles = Handles(log)
+        self._seals = Seals(connection)
         self._clone_format = {"clone_format": 2} if clone_takes_format() else {}
 
     # -- observing -----------------------------------------------------------------------------------------------
@@ -37,10 +43,19 @@ class Images:
             image_id = self._id_of(ioctx, name)
             return None if image_id is None else self._load(ioctx, name, image_id, trashed=False)
 
+    def id_of(self, where: Location, name: str) -> str | None:
+        """Return the id of the image of that name outside of the trash, or None. One read."""
+        with self._connection.ioctx(where, f"reading image {where}/{name}") as ioctx:
+            return self._id_of(ioctx, name)
+
     def load(self, where: Location, name: str, image_id: str) -> Image | None:
         """Return the image of that id under a name that is known already, in one read; in the trash or not."""
         with self._connection.ioctx(where, f"reading image {where}/{name}") as ioctx:
             return self._load(ioctx, name, image_id, trashed=False)
+
+    def reading(self, ioctx: rados.Ioctx, entry: Entry | None) -> omap.Reading:
+        """Begin to read the header of an entry's image."""
+        return omap.Reading(ioctx, f"rbd_header.{entry.image_id if entry is not None else ''}")
 
     def find_id(self, where: Location, image_id: str) -> Image | None:
         """Return the image of that id, in the trash or not, or None; of one that is half removed, what remains."""
@@ -108,13 +123,19 @@ class Images:
         self._log.info("rbd: clone %s/%s@%s %s/%s (features: [%s])", parent, image, snap, where, name, features)
 
     def cut(self, where: Location, image: str, snap: str) -> None:
-        """Snapshot an image; a snapshot of that name that is there already is no error."""
-        with self._connection.ioctx(where, f"snapshotting {where}/{image}") as ioctx, rbd.Image(ioctx, image) as handle:
-            try:
+        """Snapshot an image, which stays open until :meth:`drop` or :meth:`let_go` of that snapshot.
+
+        A snapshot of that name that is there already is no error.
+        """
+        what = f"snapshotting {where}/{image}"
+        with contextlib.ExitStack() as opened:
+            ioctx = opened.enter_context(self._connection.ioctx(where, what))
+            handle = opened.enter_context(rbd.Image(ioctx, image))
+            self._seals_ahead(where, snap)
+            with contextlib.suppress(rbd.ImageExists):
                 handle.create_snap(snap)
-            except rbd.ImageExists:
-                return
-        self._log.info("rbd: snap create %s/%s@%s", where, image, snap)
+                self._log.info("rbd: snap create %s/%s@%s", where, image, snap)
+            self._handles.keep(_key(where, snap), handle, opened.pop_all())
 
     def drop(self, where: Location, image_id: str, snap: str) -> None:
         """Remove a snapshot of an image, in the trash or not; an absent one is no error.
@@ -123,12 +144,44 @@ class Images:
         """
         with self._connection.ioctx(where, f"removing snapshot {snap} in {where}") as ioctx:
             try:
-                with rbd.Image(ioctx, image_id=image_id) as handle:
-                    handle.remove_snap(snap)
-                    name = handle.get_name()
+                with self._handles.taken(_key(where, snap)) as kept:
+                    if kept is not None:
+                        kept.remove_snap(snap)
+                        name = kept.get_name()
+                    else:
+                        with rbd.Image(ioctx, image_id=image_id) as handle:
+                            handle.remove_snap(snap)
+                            name = handle.get_name()
             except rbd.ImageNotFound:
                 return
         self._log.info("rbd: snap rm %s/%s@%s", where, name or image_id, snap)
+
+    def let_go(self, where: Location, snap: str) -> None:
+        """Close the image that a cut left open; one that is closed already is no error."""
+        with self._handles.taken(_key(where, snap)):
+            pass
+
+    def seal(self, where: Location, image: str) -> None:
+        """Snapshot a clone under its own name; a seal that is there already is no error."""
+        found = self.find(where, image)
+        if found is None:
+            raise NotFound(f"image {where}/{image} does not exist")
+        if found.snap(image) is not None:
+            return
+        if not self._seals.take(where, found, image):
+            with (
+                self._connection.ioctx(where, f"sealing {where}/{image}") as ioctx,
+                rbd.Image(ioctx, image) as handle,
+                contextlib.suppress(rbd.ImageExists),
+            ):
+                handle.create_snap(image)
+        self._log.info("rbd: snap create %s/%s@%s", where, image, image)
+
+    def _seals_ahead(self, where: Location, snap: str) -> None:
+        """Order the snapshot id for the seal of the clone that a cut is made for."""
+        named = parse_image_name(snap)
+        if named is not None and named[0] is Kind.SNAPSHOT:
+            self._seals.order(where, snap)
 
     def purge(self, where: Location, image_id: str, snap_id: int) -> None:
         """Remove a snapshot from librbd's trash namespace, where an interrupted removal left it; gone is no error."""
@@ -174,6 +227,20 @@ class Images:
                 return
         self._log.info("rbd: trash move %s/%s", where, name)
 
+    def removal_needs(self, where: Location, image_id: str) -> tuple[tuple[int, str, str] | None, int]:
+        """Return the parent (pool id, namespace, id) if a snapshot of it goes too, and how many objects may go."""
+        image = self.load(where, "", image_id)
+        if image is None:
+            return None, 0
+        objects = -(-image.size >> image.order)
+        link = image.parent
+        if link is None:
+            return None, objects
+        parent = self.load(Location(link.pool_id, "", link.namespace), "", link.image_id)
+        snaps = parent.snaps if parent is not None else ()
+        taken_along = any(snap.id == link.snap_id and snap.original_name is not None for snap in snaps)
+        return (link.pool_id, link.namespace, link.image_id) if taken_along else None, objects
+
     def remove_trashed(self, where: Location, image_id: str) -> None:
         """Remove an image from the trash with all its data; one that is gone is no error."""
         with self._connection.ioctx(where, f"removing image id {image_id} from the trash of {where}") as ioctx:
@@ -183,6 +250,10 @@ class Images:
             except rbd.ImageNotFound:
                 return
         self._log.info("rbd: trash remove %s/%s", where, image_id)
+
+    def close(self) -> None:
+        """Close the images that are still open."""
+        self._handles.close()
 
     # -- pools and namespaces ------------------------------------------------------------------------------------
 
@@ -219,6 +290,10 @@ class Images:
     def _load(ioctx: rados.Ioctx, name: str, image_id: str, trashed: bool) -> Image | None:
         values = omap.get_all(ioctx, f"rbd_header.{image_id}")
         return decode_image(name, image_id, values, trashed) if values else None
+
+
+def _key(where: Location, snap: str) -> tuple[int, str, str]:
+    return where.pool_id, where.namespace, snap
 
 
 def _parse_features(text: str) -> int:

@@ -6,7 +6,9 @@ Every effect writes one INFO line in the manner of the source note's driver log,
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+
+import rados
 
 from ..model.errors import NotFound
 from ..model.names import Kind
@@ -52,6 +54,19 @@ class Journal:
             last = pairs[-1][0]
         return [(kind.request_name(key) or "", _text(value)) for key, value in found]
 
+    def count(self, where: Location, kind: Kind, limit: int) -> int:
+        """Count the keys of a directory page by page, no further than ``limit``."""
+        counted, last, more = 0, "", True
+        while more and counted < limit:
+            with self._connection.ioctx(where, f"counting {kind.value}s in {where}") as ioctx:
+                page = omap.get_page(ioctx, kind.directory(where.journal), last, "", limit - counted)
+            if page is None or not page[0]:
+                break
+            pairs, more = page
+            counted += len(pairs)
+            last = pairs[-1][0]
+        return counted
+
     def _check_pool(self, where: Location) -> None:
         """Tell a missing directory from a missing pool; by now librados has the map that knows."""
         with self._connection.handle(f"looking up pool {where.pool}") as handle:
@@ -63,6 +78,13 @@ class Journal:
         with self._connection.ioctx(where, f"reading {kind.object(uuid)} in {where}") as ioctx:
             values = omap.get_all(ioctx, kind.object(uuid))
         return None if values is None else Entry(kind, uuid, {key: _text(value) for key, value in values.items()})
+
+    def entries(self, ioctx: rados.Ioctx, kind: Kind, uuids: Iterable[str]) -> Iterator[Entry | None]:
+        """Read many journal objects at once, in order."""
+        reads = [(uuid, omap.Reading(ioctx, kind.object(uuid))) for uuid in uuids]
+        for uuid, read in reads:
+            values = read.result()
+            yield None if values is None else Entry(kind, uuid, {key: _text(value) for key, value in values.items()})
 
     def reserve(self, where: Location, kind: Kind, name: str, uuid: str) -> bool:
         """Insert the directory key only if it is absent, atomically; False when somebody else has the name."""

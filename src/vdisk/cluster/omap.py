@@ -53,6 +53,37 @@ def get_all(ioctx: rados.Ioctx, oid: str) -> dict[str, bytes] | None:
     return pairs
 
 
+class Reading:
+    """A read of every pair of a small object that is under way; many of them together cost one round trip.
+
+    No callback: those of librados' binding can crash a mgr. :meth:`result` waits for the end, and has to be called.
+    """
+
+    def __init__(self, ioctx: rados.Ioctx, oid: str) -> None:
+        self._ioctx = ioctx
+        self._oid = oid
+        self._op = rados.ReadOp()
+        self._op.create()
+        self._found, _ = ioctx.get_omap_vals(self._op, "", "", _PAGE)
+        self._completion = ioctx.operate_aio_read_op(self._op, oid)
+
+    def result(self) -> dict[str, bytes] | None:
+        """Return the pairs, None when the object does not exist."""
+        try:
+            self._completion.wait_for_complete()
+            number = self._completion.get_return_value()
+            if number == -errno.ENOENT:
+                return None
+            if number < 0:
+                raise rados.OSError("reading failed", errno=-number)
+            pairs = _Pairs(self._found)
+            found = dict(pairs)
+        finally:
+            self._found = None
+            self._op.release()
+        return get_all(self._ioctx, self._oid) if pairs.count >= _PAGE else found
+
+
 class _Pairs:
     """An omap iterator made safe: empty values come as None, and a key that is not UTF-8 raises; it is passed over."""
 

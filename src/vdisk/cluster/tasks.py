@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from dataclasses import dataclass
 
 from ..model.errors import Internal, NotFound
 from ..model.observed import Location
+from . import omap
 from .connection import Connection
 from .mgr_commands import CommandClient
+
+#: rbd_support's RBD_TASK_OID.
+_OBJECT = "rbd_task"
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,30 @@ class TaskQueue:
             raise Internal(f"rbd_support answered 'rbd task add trash remove {spec}' in an unknown form") from None
         self._log.info("rbd task add trash remove %s: task %s", spec, task_id)
         return task_id
+
+    def of(self, connection: Connection, where: Location) -> dict[str, str]:
+        """Return the removals from the trash of a pool and namespace: image id → task id.
+
+        Read from where rbd_support keeps its tasks until they are done: the omap of the object ``rbd_task``, JSON
+        values with ``id`` and ``refs``. That costs one read, and works while rbd_support itself is busy.
+        """
+        with connection.ioctx(where, f"reading the tasks of {where}") as ioctx:
+            found = omap.get_all(ioctx, _OBJECT) or {}
+        tasks = {}
+        for value in found.values():
+            try:
+                task = json.loads(value)
+                if task["refs"]["action"] == "trash remove":
+                    tasks[str(task["refs"]["image_id"])] = str(task["id"])
+            except (ValueError, LookupError, TypeError):
+                self._log.warning("a task of rbd_support in %s has an unknown form", where)
+        return tasks
+
+    def cancel(self, task_id: str) -> None:
+        """Cancel a task; one that is gone is no error."""
+        with contextlib.suppress(NotFound):
+            self._client.send({"prefix": "rbd task cancel", "task_id": task_id})
+            self._log.info("rbd task cancel %s", task_id)
 
     def list(self) -> list[Task]:
         """Return every queued task."""

@@ -22,6 +22,7 @@ class Book:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._latest: dict[str, str] = {}
+        self._unanswered: set[str] = set()
         self.live: OrderedDict[str, Operation] = OrderedDict()
         """Under way, in the order they came."""
         self.finished: OrderedDict[str, Operation] = OrderedDict()
@@ -33,13 +34,25 @@ class Book:
         """Count an operation among the live ones."""
         self.stuck.pop(operation.id, None)
         self.live[operation.id] = operation
+        if not operation.answered:
+            self._unanswered.add(operation.id)
         operation.lock_keys = tuple(lock.key for lock in operation.request.locks())
         for key in operation.lock_keys:
             self._latest[key] = operation.id
 
+    @property
+    def unanswered(self) -> int:
+        """How many of the live operations somebody may be waiting for."""
+        return len(self._unanswered)
+
+    def answered(self, operation: Operation) -> None:
+        """Note that nobody waits for an operation any more."""
+        self._unanswered.discard(operation.id)
+
     def close(self, operation: Operation) -> None:
         """Move an operation that ended to where it belongs; a repeat that had nothing to do is not remembered."""
         self.live.pop(operation.id, None)
+        self._unanswered.discard(operation.id)
         for key in operation.lock_keys:
             if self._latest.get(key) == operation.id:
                 del self._latest[key]

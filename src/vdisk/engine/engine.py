@@ -7,10 +7,12 @@ import threading
 import time
 import uuid as uuids
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from ..lifecycle.base import Request
+from ..lifecycle.removal import Removal
 from ..lifecycle.steps import Answer, Step
 from ..model.errors import (
     Cancelled,
@@ -26,16 +28,23 @@ from ..model.errors import (
 from ..model.names import Kind
 from ..model.observed import Location
 from .book import Book
-from .executor import Executor, Waiting
+from .executor import Executor
 from .locks import LockTable
 from .operation import Operation, State, StepRecord
 from .patience import GiveWay, never, patient
 from .ports import Cluster
+from .reaper import Reaper, ReaperSettings
 from .recovery import Recovery, UnreadableIntent
+from .waiting import Key, Waiting
 from .workers import Timer, Workers
 
 _BACKOFF = (0.1, 0.3, 1.0, 2.0, 5.0, 10.0, 30.0)
-_WAITING_BACKOFF = (0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
+#: What waits for something that goes without our doing is looked at ever less often: there may be thousands of such.
+_WAITING_BACKOFF = (0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0)
+#: Times ``queue_limit`` that may be left to do in the background, which is what memory is bounded by.
+_BACKGROUND_SHARE = 10
+#: Threads that bring removals as far as rbd_support where ``reaper_threads`` leaves those to it.
+_PREPARING = 4
 #: Seconds that a command with ``--wait 0`` gives its intent to become durable.
 ACCEPT_SECONDS = 2.0
 #: Seconds in which an operation that a worker took at once writes its intent itself.
@@ -51,6 +60,14 @@ class _Stopping(Exception):
     """The module is being stopped; the intent carries the operation over."""
 
 
+class _Background(Exception):
+    """The operation has answered; ``steps`` are left, which nobody waits for."""
+
+    def __init__(self, steps: tuple[Step, ...]) -> None:
+        super().__init__()
+        self.steps = steps
+
+
 class _Cancelled(Exception):
     """An operator cancelled the operation; what it did is undone."""
 
@@ -61,6 +78,7 @@ class Settings:
 
     workers: Callable[[], int]
     queue_limit: Callable[[], int]
+    reaper: ReaperSettings = field(default_factory=ReaperSettings)
 
 
 class Engine:
@@ -81,14 +99,19 @@ class Engine:
         self._log = log
         self._clock = clock
         self._new_id = new_id
-        self._executor = Executor(cluster, cluster, failpoint)
+        self.reaper = Reaper(cluster, settings.reaper, log, self._image_gone)
+        self._executor = Executor(cluster, cluster, self.reaper.remove, failpoint)
         self._workers = Workers("vdisk-worker", settings.workers, log)
+        # What nobody waits for has threads of its own, so that a thousand seals or removals hold up no request.
+        self._background = Workers("vdisk-background", settings.workers, log)
+        self._reapers = Workers("vdisk-reaper", lambda: settings.reaper.threads() or _PREPARING, log)
         self._acceptors = Workers("vdisk-accept", lambda: _ACCEPTORS, log)
         self._timer = Timer("vdisk-timer", log)
         self._changed = threading.Condition()
         self._locks = LockTable()
         self._book = Book(clock)
-        self._awaited: dict[str, set[str]] = {}
+        self._awaited: dict[Key, set[str]] = {}
+        self._looking = False
         self._recovery = Recovery(cluster, self._workers, self._timer, self._changed, self._go_on, log)
         self._stopping = False
 
@@ -104,7 +127,8 @@ class Engine:
                 if serving.stuck:
                     self._revive(serving)
                 return serving
-            if len(self._book.live) >= self._settings.queue_limit():
+            limit = self._settings.queue_limit()
+            if self._book.unanswered >= limit or len(self._book.live) >= limit * _BACKGROUND_SHARE:
                 raise Throttled(f"{len(self._book.live)} operations are queued already; try again later")
             operation = Operation(self._new_id(), request, self._clock())
             self._book.open(operation)
@@ -251,10 +275,11 @@ class Engine:
         self._book.open(operation)
         self._admit(operation)
 
-    def figures(self) -> dict[str, int]:
+    def figures(self) -> dict[str, Any]:
         """Return counts for ``vdisk status``."""
         with self._changed:
             states = [operation.state for operation in self._book.live.values()]
+            removals = [op for op in self._book.live.values() if op.request.removes and op.answered]
             queued, running = self._workers.load()
             return {
                 **{state.value: states.count(state) for state in State if not state.final},
@@ -263,6 +288,14 @@ class Engine:
                 "unreadable_intents": len(self._recovery.unreadable),
                 "workers_busy": running,
                 "workers_queued": queued,
+                "background_busy": self._background.load()[1],
+                "background_queued": self._background.load()[0],
+                "reaper": {
+                    "backlog": len(removals),
+                    "waiting": sum(op.state is State.WAITING for op in removals),
+                    "backlog_bytes": sum(op.size for op in removals),
+                    **self.reaper.figures(),
+                },
             }
 
     # -- starting and stopping -----------------------------------------------------------------------------------
@@ -277,8 +310,12 @@ class Engine:
             self._stopping = True
             self._changed.notify_all()
         self._timer.stop()
+        self.reaper.stop()
         self._acceptors.stop(0)
-        if not self._workers.stop(timeout):
+        ends = time.monotonic() + timeout
+        pools = (self._workers, self._background, self._reapers)
+        stopped = [pool.stop(max(0.0, ends - time.monotonic())) for pool in pools]
+        if not all(stopped):
             self._log.warning("some operations are still inside a call to the cluster; they are left to their intents")
 
     def _go_on(self, resumed: list[Operation], arrived: list[Operation]) -> None:
@@ -316,13 +353,25 @@ class Engine:
         operation.state = State.RUNNING
         operation.attempts += 1
         operation.waiting_since = None
-        self._workers.submit(operation.request.where.pool_id, partial(self._run, operation))
+        pool = self._background_of(operation) if operation.answered else self._workers
+        pool.submit(operation.request.where.pool_id, partial(self._run, operation))
 
-    def _run(self, operation: Operation) -> None:
+    def _background_of(self, operation: Operation) -> Workers:
+        return self._reapers if operation.request.removes else self._background
+
+    def _run(self, operation: Operation, rest: tuple[Step, ...] = ()) -> None:
+        """Carry an operation out, from its plan, or only the ``rest`` of the steps."""
         try:
-            self._attempt(operation)
+            if rest:
+                self._carry_out(operation, rest)
+                self._finish(operation, None)
+            else:
+                self._attempt(operation)
         except _Stopping:
             pass
+        except _Background as later:
+            where = operation.request.where
+            self._background_of(operation).submit(where.pool_id, partial(self._run, operation, later.steps))
         except _Cancelled:
             with self._changed:
                 self._dispatch(operation)
@@ -368,6 +417,7 @@ class Engine:
                 self._finish(operation, None)
                 return
             plan = operation.request.plan(self._cluster)
+            operation.size = plan.frees
             if plan.request != operation.request or not operation.durable:
                 with self._changed:
                     operation.request = plan.request
@@ -395,9 +445,16 @@ class Engine:
             self._changed.notify_all()
 
     def _carry_out(self, operation: Operation, steps: tuple[Step, ...], undoing: bool = False) -> None:
+        try:
+            self._carry_out_each(operation, steps, undoing)
+        finally:
+            self._executor.let_go(steps)
+
+    def _carry_out_each(self, operation: Operation, steps: tuple[Step, ...], undoing: bool) -> None:
         with self._changed:
             operation.steps_done, operation.steps_total = 0, len(steps)
-        for step in steps:
+        for number, step in enumerate(steps):
+            answering = isinstance(step, Answer) and not operation.answered
             with self._changed:
                 if self._stopping:
                     raise _Stopping
@@ -418,10 +475,13 @@ class Engine:
                 operation.progress = max(operation.progress, operation.steps_done / operation.steps_total)
                 if isinstance(step, Answer):
                     self._answer(operation)
+            if answering and number + 1 < len(steps):
+                raise _Background(steps[number + 1 :])
 
     def _answer(self, operation: Operation) -> None:
         """Let the command answer and give back the locks that are held no longer. Caller holds the lock."""
         operation.answered = True
+        self._book.answered(operation)
         operation.error = None
         self._release(operation, everything=False)
         self._changed.notify_all()
@@ -443,15 +503,16 @@ class Engine:
             operation.state = State.DONE if error is None else State.FAILED
             operation.error = error
             operation.answered = operation.answered or error is None
-            if operation.request.removes:
-                self._wake(f"{operation.request.where}/{operation.request.image}")
+            request = operation.request
+            if isinstance(request, Removal):
+                for image_id in filter(None, (request.image_id, request.temp_id)):
+                    self._wake(Key(request.where.pool_id, request.where.namespace, image_id))
             self._end(operation)
 
     def _end(self, operation: Operation) -> None:
         """Move an operation to the finished ones. Caller holds the lock."""
         operation.step = operation.step_since = None
-        for name in operation.waiting_for:
-            self._awaited.get(name.partition(" ")[0], set()).discard(operation.id)
+        self._await(operation, frozenset())
         operation.waiting_for = []
         operation.waiting_since = None
         operation.finished_at = self._clock()
@@ -511,7 +572,7 @@ class Engine:
         operation.waiting_for = [error.message]
         operation.waiting_since = operation.waiting_since or self._clock()
         self._changed.notify_all()
-        self._timer.after(delay, partial(self._resume, operation))
+        self._timer.after(delay, partial(self._resume, operation, operation.attempts))
 
     def _park(self, operation: Operation, waiting: Waiting) -> None:
         """Set an operation aside until what it waits for is gone."""
@@ -522,26 +583,59 @@ class Engine:
             operation.state = State.WAITING
             operation.waiting_for = waiting.waiting_for
             operation.waiting_since = operation.waiting_since or self._clock()
+            self._await(operation, waiting.keys)
             self._changed.notify_all()
-            for name in waiting.waiting_for:
-                self._awaited.setdefault(name.partition(" ")[0], set()).add(operation.id)
             delay = _WAITING_BACKOFF[min(operation.attempts - 1, len(_WAITING_BACKOFF) - 1)]
-            self._timer.after(delay, partial(self._resume, operation))
+            self._timer.after(delay, partial(self._resume, operation, operation.attempts))
+            self._look_soon()
 
-    def _wake(self, gone: str) -> None:
-        """Look soon at what waits for an image whose removal has ended. Caller holds the lock.
+    def _await(self, operation: Operation, keys: frozenset[Key]) -> None:
+        """Set what an operation waits for. Caller holds the lock."""
+        for key in operation.awaits - keys:
+            waiters = self._awaited.get(key, set())
+            waiters.discard(operation.id)
+            if not waiters:
+                self._awaited.pop(key, None)
+        for key in keys - operation.awaits:
+            self._awaited.setdefault(key, set()).add(operation.id)
+        operation.awaits = keys
 
-        The removal may be a task of rbd_support's that is only queued: its end is nothing that we are told.
-        """
+    def _wake(self, gone: Key) -> None:
+        """Go on with what waited for an image, and for nothing else any more. Caller holds the lock."""
         for op_id in self._awaited.pop(gone, ()):
             operation = self._book.live.get(op_id)
-            if operation is not None and operation.state is State.WAITING:
-                operation.attempts = 1
-                self._timer.after(_WAITING_BACKOFF[0], partial(self._resume, operation))
+            if operation is not None:
+                operation.awaits -= {gone}
+                if not operation.awaits and operation.state is State.WAITING and not self._stopping:
+                    operation.attempts = 0
+                    self._dispatch(operation)
 
-    def _resume(self, operation: Operation) -> None:
+    def _image_gone(self, key: Key) -> None:
+        """Take the reaper's word that rbd_support has removed an image, or that vdisk has to."""
         with self._changed:
-            if operation.state is State.WAITING and not self._stopping:
+            self._wake(key)
+
+    def _look_soon(self) -> None:
+        """Have the reaper look soon after what rbd_support was given. Caller holds the lock."""
+        after = self.reaper.look_after
+        if after is not None and not self._looking:
+            self._looking = True
+            self._timer.after(after, partial(self._workers.submit, "rbd_support", self._look))
+
+    def _look(self) -> None:
+        try:
+            self.reaper.look()
+        except VdiskError as error:
+            self._log.info("looking at the tasks of rbd_support failed: %s", error.message)
+        finally:
+            with self._changed:
+                self._looking = False
+                self._look_soon()
+
+    def _resume(self, operation: Operation, attempt: int) -> None:
+        """Try again, unless somebody else had it tried meanwhile."""
+        with self._changed:
+            if operation.state is State.WAITING and operation.attempts == attempt and not self._stopping:
                 since = operation.waiting_since
                 self._dispatch(operation)
                 operation.waiting_since = since

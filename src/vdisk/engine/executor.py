@@ -2,37 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from ..lifecycle import steps
 from ..lifecycle.base import View
 from ..model.errors import Internal, LostRace, NotFound
 from ..model.observed import Child, Location
+from .cuts import SharedCuts
 from .ports import Effects
+from .waiting import Key, Waiting
 
-
-class Waiting(Exception):
-    """A step can't go on until something else goes; ``waiting_for`` names it."""
-
-    def __init__(self, waiting_for: list[str]) -> None:
-        super().__init__(", ".join(waiting_for))
-        self.waiting_for = waiting_for
+#: Clones that are named to people; each name is a read or two.
+_NAMED = 20
 
 
 class Executor:
-    """Runs one step at a time. ``failpoint`` is called as ``(step name, "before" or "after")`` around each."""
+    """Runs one step at a time. ``remove`` removes a trashed image for good (:meth:`Reaper.remove`).
 
-    def __init__(self, effects: Effects, view: View, failpoint: Callable[[str, str], None] | None = None) -> None:
+    ``failpoint`` is called as ``(step name, "before" or "after")`` around each.
+    """
+
+    def __init__(
+        self,
+        effects: Effects,
+        view: View,
+        remove: Callable[[Location, str], Waiting | None],
+        failpoint: Callable[[str, str], None] | None = None,
+    ) -> None:
         self._effects = effects
         self._view = view
+        self._remove = remove
         self._failpoint = failpoint
+        self._cuts = SharedCuts(effects)
 
     def run(self, step: steps.Step) -> None:
         """Carry out a step. Raises errors of the model, or :class:`Waiting`."""
         with self.failpoints(step.name):
             self._effects.fence()
-            self._run(step)
+            waiting = self._run(step)
+        if waiting is not None:
+            raise waiting
+
+    def let_go(self, plan: Iterable[steps.Step]) -> None:
+        """Give back what the steps of a plan, carried out or not, keep from one to the next."""
+        for step in plan:
+            if isinstance(step, steps.CutSnapshot):
+                self._cuts.leave(step.where, step.snap)
 
     @contextmanager
     def failpoints(self, name: str) -> Iterator[None]:
@@ -43,7 +59,8 @@ class Executor:
         if self._failpoint is not None:
             self._failpoint(name, "after")
 
-    def _run(self, step: steps.Step) -> None:
+    def _run(self, step: steps.Step) -> Waiting | None:
+        """Carry out a step; returns what it set in motion and has to be waited for."""
         do = self._effects
         match step:
             case steps.ReserveName(where, kind, name, uuid):
@@ -54,22 +71,22 @@ class Executor:
             case steps.CreateImage(where, image, size, layout):
                 do.create_image(where, image, size, layout)
             case steps.CutSnapshot(where, image, snap):
-                do.cut(where, image, snap)
+                self._cuts.cut(where, image, snap)
             case steps.CloneImage(where, parent, image, snap, child, layout):
-                do.clone_image(parent, image, snap, where, child, layout)
+                self._cuts.clone(parent, image, snap, where, child, layout)
             case steps.GrowImage(where, image, size):
                 do.grow(where, image, size)
             case steps.StoreImageId(where, kind, uuid, image):
-                found = self._view.find(where, image)
-                if found is None:
+                image_id = self._view.image_id(where, image)
+                if image_id is None:
                     raise Internal(f"image {where}/{image} vanished while it was being made")
-                do.write_entry(where, kind, uuid, {"csi.imageid": found.id})
+                do.write_entry(where, kind, uuid, {"csi.imageid": image_id})
             case steps.DropSnapshot(where, image_id, snap):
-                do.drop(where, image_id, snap)
+                self._cuts.drop(where, image_id, snap)
             case steps.PurgeSnapshot(where, image_id, snap_id):
                 do.purge(where, image_id, snap_id)
             case steps.Seal(where, image):
-                do.cut(where, image, image)
+                do.seal(where, image)
             case steps.RemoveUnfinished(where, image, image_id):
                 do.remove_unfinished(where, image, image_id)
             case steps.TrashImage(where, image):
@@ -81,16 +98,20 @@ class Executor:
             case steps.AwaitChildren(where, image_id):
                 self._await_children(where, image_id)
             case steps.QueueRemoval(where, image_id):
-                do.queue_removal(where, image_id)
+                return self._remove(where, image_id)
             case steps.Answer():
                 pass
             case _:
                 raise Internal(f"no way to carry out step {step.name}")
+        return None
 
     def _await_children(self, where: Location, image_id: str) -> None:
         image = self._view.find_id(where, image_id)
         if image is not None and image.children:
-            raise Waiting([self._child_name(where, child) for child in image.children])
+            named = [self._child_name(where, child) for child in image.children[:_NAMED]]
+            rest = [f"image id {child.image_id} in pool id {child.pool_id}" for child in image.children[_NAMED:]]
+            keys = (Key(child.pool_id, child.namespace, child.image_id) for child in image.children)
+            raise Waiting([*named, *rest], keys)
 
     def _child_name(self, where: Location, child: Child) -> str:
         """Name a clone for a person; its bare id where it can't be read."""

@@ -23,7 +23,12 @@ class LockTable:
         for lock in locks:
             before = held.get(lock.key)
             if before is not None:
-                lock = Lock(lock.key, lock.shared and before.shared, lock.to_the_end or before.to_the_end)
+                lock = Lock(
+                    lock.key,
+                    lock.shared and before.shared,
+                    lock.to_the_end or before.to_the_end,
+                    min(filter(None, (lock.most, before.most)), default=0),
+                )
             held[lock.key] = lock
             self._queues.setdefault(lock.key, {})[op_id] = lock.shared
 
@@ -31,11 +36,16 @@ class LockTable:
         """Return the operations that this one has to wait for."""
         found: dict[str, None] = {}
         for key, lock in self._held.get(op_id, {}).items():
+            beside: list[str] = []
             for other, shared in self._queues[key].items():
                 if other == op_id:
                     break
-                if not (lock.shared and shared):
+                if lock.shared and shared:
+                    beside.append(other)
+                else:
                     found[other] = None
+            if lock.most and len(beside) >= lock.most:
+                found.update(dict.fromkeys(beside))
         return list(found)
 
     def release(self, op_id: str, everything: bool = True) -> list[str]:

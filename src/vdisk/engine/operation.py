@@ -12,6 +12,7 @@ from ..lifecycle.base import Request
 from ..lifecycle.registry import request_from_dict, request_to_dict
 from ..model.errors import VdiskError, error_from_dict
 from ..model.objects import rfc3339
+from .waiting import Key
 
 #: Version of the intent format.
 INTENT_VERSION = 1
@@ -62,6 +63,7 @@ class Operation:
     steps_done: int = 0
     steps_total: int = 0
     progress: float = 0.0
+    size: int = 0
     history: list[StepRecord] = field(default_factory=list)
     attempts: int = 0
     answered: bool = False
@@ -69,6 +71,7 @@ class Operation:
     abort: VdiskError | None = None
     error: VdiskError | None = None
     waiting_for: list[str] = field(default_factory=list)
+    awaits: frozenset[Key] = frozenset()
     waiting_since: float | None = None
     finished_at: float | None = None
     lock_keys: tuple[str, ...] = ()

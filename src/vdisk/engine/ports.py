@@ -39,6 +39,12 @@ class Effects(Protocol):
     def cut(self, where: Location, image: str, snap: str) -> None:
         """Snapshot an image."""
 
+    def let_go(self, where: Location, snap: str) -> None:
+        """Give back what a cut keeps for the removal of its snapshot; nothing kept is no error."""
+
+    def seal(self, where: Location, image: str) -> None:
+        """Snapshot an image under its own name."""
+
     def drop(self, where: Location, image_id: str, snap: str) -> None:
         """Remove a snapshot."""
 
@@ -55,7 +61,28 @@ class Effects(Protocol):
         """Move an image to the trash."""
 
     def queue_removal(self, where: Location, image_id: str) -> str | None:
-        """Give a trashed image to rbd_support; returns the task id."""
+        """Give a trashed image to rbd_support; returns the task id, None when the image is gone."""
+
+    def may_queue(self, where: Location) -> bool:
+        """Tell whether rbd_support can be given images of a pool."""
+
+    def tasks_of(self, where: Location) -> Mapping[str, str]:
+        """Return the images of a pool and namespace that rbd_support is to remove from the trash: id → task id."""
+
+    def failed_tasks(self) -> Mapping[str, str]:
+        """Return the tasks of rbd_support that failed and are to be tried again: id → reason."""
+
+    def cancel_task(self, task_id: str) -> None:
+        """Cancel a task of rbd_support; one that is gone is no error."""
+
+    def removal_needs(self, where: Location, image_id: str) -> tuple[tuple[int, str, str] | None, int]:
+        """Return what the removal of a trashed image takes: whose lock besides its own, and how many objects.
+
+        The lock is that of an image (pool id, namespace, id), or None.
+        """
+
+    def remove_trashed(self, where: Location, image_id: str) -> None:
+        """Remove an image from the trash with its data; one that is gone is no error."""
 
 
 class Intents(Protocol):
@@ -88,6 +115,17 @@ class Directory(Protocol):
 
     def names(self, where: Location, kind: Kind, after: str, limit: int) -> list[tuple[str, str]]:
         """Return a page of (request name, uuid)."""
+
+    def things(
+        self, where: Location, kind: Kind, after: str, limit: int, source: str | None = None
+    ) -> list[tuple[str, str, Entry | None, Image | None]]:
+        """Return a page of (request name, uuid, journal entry, image).
+
+        With ``source`` only the images of snapshots of that image are looked at.
+        """
+
+    def count_names(self, where: Location, kind: Kind, limit: int) -> int:
+        """Count the names in a directory, no further than ``limit``."""
 
     def image_of(self, where: Location, entry: Entry) -> Image | None:
         """Return an entry's image by its stored id, in one read."""

@@ -23,6 +23,9 @@ class View(Protocol):
     def find(self, where: Location, name: str) -> Image | None:
         """Return an image outside of the trash."""
 
+    def image_id(self, where: Location, name: str) -> str | None:
+        """Return the id of an image outside of the trash."""
+
     def find_id(self, where: Location, image_id: str) -> Image | None:
         """Return an image by id, in the trash or not; of one that is half removed there, what remains."""
 
@@ -43,12 +46,18 @@ class View(Protocol):
 class Lock:
     """Something an operation needs for itself (or together with others that only read it): operations queue for it.
 
-    It is given back when the operation has answered, or with ``to_the_end`` when its background part is over too.
+    It is given back when the operation has answered, or with ``to_the_end`` when its background part is over too. Of
+    those that share it at most ``most`` run side by side (0: any number), so that a stuck one can't take every worker.
     """
 
     key: str
     shared: bool = False
     to_the_end: bool = False
+    most: int = 0
+
+
+#: How many requests may share one cut of an image, each on a worker.
+SHARE_OF_A_CUT = 8
 
 
 def name_lock(where: Location, kind: Kind, name: str, to_the_end: bool = False) -> Lock:
@@ -57,9 +66,14 @@ def name_lock(where: Location, kind: Kind, name: str, to_the_end: bool = False) 
     return Lock(f"{where.pool_id}/{where.namespace}/{where.journal}/{kind.value}/{name}", to_the_end=to_the_end)
 
 
-def image_lock(where: Location, image: str, shared: bool = False, to_the_end: bool = False) -> Lock:
+def image_lock(where: Location, image: str, shared: bool = False, to_the_end: bool = False, most: int = 0) -> Lock:
     """The lock of an image."""
-    return Lock(f"{where.pool_id}/{where.namespace}/image/{image}", shared, to_the_end)
+    return Lock(f"{where.pool_id}/{where.namespace}/image/{image}", shared, to_the_end, most)
+
+
+def cut_lock(where: Location, image: str) -> Lock:
+    """The lock of an image that is about to be cut: together with others that are, since they can share a cut."""
+    return image_lock(where, image, shared=True, most=SHARE_OF_A_CUT)
 
 
 @dataclass(frozen=True)
@@ -72,6 +86,8 @@ class Plan:
 
     request: Request
     steps: tuple[Step, ...]
+    frees: int = 0
+    """Size in bytes of the image that a removal is about."""
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ class Removal(Request):
         steps.append(Answer(self.where))
         if image is not None:
             steps += self._reclaim(image, own)
-        return Plan(request, tuple(steps))
+        return Plan(request, tuple(steps), 0 if image is None else image.size)
 
     def _reclaim(self, image: Image, own: Collection[str]) -> tuple[Step, ...]:
         """Steps that free a trashed image: its own snapshots, what interrupted removals left, its clones, itself."""
@@ -146,8 +146,8 @@ class RemoveVolume(Removal):
         temp_steps = self._reclaim(temp, own)
         if temp.parent is not None and temp.parent.image_id == plan.request.image_id:
             answered = plan.steps.index(Answer(self.where)) + 1
-            return Plan(plan.request, (*plan.steps[:answered], *temp_steps, *plan.steps[answered:]))
-        return Plan(plan.request, (*plan.steps, *temp_steps))
+            return Plan(plan.request, (*plan.steps[:answered], *temp_steps, *plan.steps[answered:]), plan.frees)
+        return Plan(plan.request, (*plan.steps, *temp_steps), plan.frees)
 
 
 @dataclass(frozen=True)

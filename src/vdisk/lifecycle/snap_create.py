@@ -9,7 +9,7 @@ from typing import ClassVar
 from ..model.errors import AlreadyExists
 from ..model.layout import Layout
 from ..model.names import Kind
-from .base import Lock, Plan, Request, View, image_lock, name_lock
+from .base import Lock, Plan, Request, View, cut_lock, image_lock, name_lock
 from .creation import Creation, image_steps, journal_steps, refuse_unfinished, reservation, undo_creation
 from .steps import Answer, DropSnapshot, Seal, Step
 from .volume_clone import cloneable, cut_and_clone, drop_cut
@@ -26,10 +26,10 @@ class CreateSnapshot(Creation):
     layout: Layout
 
     def locks(self) -> Sequence[Lock]:
-        """The name and the image until it is sealed, the source until the answer."""
+        """The name and the image until it is sealed, the source (with other cuts of it) until the answer."""
         return [
             name_lock(self.where, self.target, self.name, to_the_end=True),
-            image_lock(self.where, self.source),
+            cut_lock(self.where, self.source),
             image_lock(self.where, self.image, to_the_end=True),
         ]
 

@@ -10,7 +10,7 @@ from ..model.errors import AlreadyExists, NotFound, OutOfRange, Unsupported
 from ..model.layout import Layout, check_size
 from ..model.names import Kind
 from ..model.observed import LAYERING, Image, Location
-from .base import Lock, Plan, Request, View, image_lock
+from .base import Lock, Plan, Request, View, cut_lock, image_lock
 from .creation import (
     Creation,
     Reservation,
@@ -38,8 +38,9 @@ class CloneVolume(Creation):
     layout: Layout
 
     def locks(self) -> Sequence[Lock]:
-        """The name, the new image and the source."""
-        return [*new_locks(self), image_lock(self.source_where, self.source_image)]
+        """The name, the new image and the source; a clone into another pool, which may hang, shares no cut."""
+        inside = self.where.pool_id == self.source_where.pool_id
+        return [*new_locks(self), (cut_lock if inside else image_lock)(self.source_where, self.source_image)]
 
     def same(self, other: Request) -> bool:
         """Same name, source, size and layout."""

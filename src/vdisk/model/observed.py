@@ -16,6 +16,7 @@ FAST_DIFF = 1 << 4
 DEEP_FLATTEN = 1 << 5
 JOURNALING = 1 << 6
 DATA_POOL = 1 << 7
+OPERATIONS = 1 << 8
 
 FEATURE_BITS: Mapping[str, int] = {
     "layering": LAYERING,
@@ -124,6 +125,8 @@ class Image:
     parent: Parent | None
     snaps: tuple[Snap, ...] = ()
     trashed: bool = False
+    flags: int = 0
+    """librbd's flags: object map or fast-diff known to be wrong."""
 
     @classmethod
     def remains(cls, name: str, image_id: str) -> Image:

@@ -1,0 +1,146 @@
+"""Reclaiming: side by side, in rbd_support's window, without a false word in ``ceph progress``, through failovers."""
+
+from typing import Any
+
+import pytest
+
+from cluster.support import Vdisk, has_task_queue, image_spec, mgr_log, rbd_tasks, trash
+from cluster.test_removal import assert_nothing_left, make
+from harness.cluster import Cluster
+from harness.wait import wait_for
+
+
+@pytest.fixture
+def vdisk(cluster: Cluster) -> Vdisk:
+    """vdisk's commands as client.admin."""
+    return Vdisk(cluster)
+
+
+def snapshots_of(vdisk: Vdisk, spec: str, volumes: int, each: int) -> list[dict[str, Any]]:
+    """Make volumes and sealed snapshots of them."""
+    made = []
+    for number in range(volumes):
+        volume = make(vdisk, spec, f"pvc-{number}")
+        made.append(volume)
+        for shot in range(each):
+            vdisk("snap create", image_spec=image_spec(volume), snap_name=f"shot-{number}-{shot}")
+            made.append(vdisk.sealed(f"{spec}/shot-{number}-{shot}"))
+    return made
+
+
+def remove(vdisk: Vdisk, things: list[dict[str, Any]]) -> None:
+    """Delete volumes and snapshots, parents first."""
+    for thing in things:
+        words, key = ("snap rm", "snapshot") if thing["image"].startswith("csi-snap-") else ("volume rm", "volume")
+        vdisk.until(words, **{key: thing["handle"]})
+
+
+def failed_events(cluster: Cluster) -> set[str]:
+    """Return the ids of what ``ceph progress`` calls failed."""
+    events = cluster.ceph_json("progress", "json")
+    return {event["id"] for event in events["completed"] if event.get("failed")}
+
+
+def option(cluster: Cluster, name: str, value: str | None) -> None:
+    """Set one of vdisk's options, or go back to its default."""
+    if value is None:
+        cluster.ceph("config", "rm", "mgr", f"mgr/vdisk/{name}")
+    else:
+        cluster.ceph("config", "set", "mgr", f"mgr/vdisk/{name}", value)
+
+
+def test_everything_is_reclaimed_once_and_nothing_is_called_failed(cluster: Cluster, vdisk: Vdisk, pool: str) -> None:
+    before = failed_events(cluster)
+    things = snapshots_of(vdisk, pool, volumes=3, each=4)
+    remove(vdisk, things)
+    figures = vdisk("status")["reaper"]
+    assert set(figures) >= {"backlog", "waiting", "backlog_bytes", "threads_busy", "given_to_rbd_support", "removed"}
+    vdisk.drained(pool)
+    assert_nothing_left(cluster, pool)
+    assert failed_events(cluster) == before
+    log = mgr_log(cluster)
+    for thing in things:
+        target = f"{pool}/{thing['image_id']}"
+        ways = log.count(f"rbd: trash remove {target}\n"), log.count(f"rbd task add trash remove {target}: task ")
+        assert sorted(ways) == [0, 1], (target, ways)
+    assert vdisk("status")["reaper"]["backlog"] == 0
+
+
+def test_without_threads_rbd_support_removes_everything(cluster: Cluster, vdisk: Vdisk, pool: str) -> None:
+    if not has_task_queue(cluster):
+        pytest.skip("rbd_support cannot run tasks on this release's mgr")
+    things = snapshots_of(vdisk, pool, volumes=2, each=2)
+    option(cluster, "reaper_threads", "0")
+    try:
+        remove(vdisk, things)
+        vdisk.drained(pool)
+    finally:
+        option(cluster, "reaper_threads", "64")
+    assert_nothing_left(cluster, pool)
+    log = mgr_log(cluster)
+    assert all(f"rbd task add trash remove {pool}/{thing['image_id']}: task " in log for thing in things)
+
+
+def test_the_window_bounds_what_rbd_support_has_and_survives_a_failover(
+    cluster: Cluster, vdisk: Vdisk, pool: str
+) -> None:
+    if not has_task_queue(cluster):
+        pytest.skip("rbd_support cannot run tasks on this release's mgr")
+    before = failed_events(cluster)
+    option(cluster, "reaper_threads", "0")
+    option(cluster, "reaper_window", "2")
+    try:
+        # Without an object map each takes rbd_support a while.
+        volumes = [make(vdisk, pool, f"pvc-{n}", size="24G", image_features="layering") for n in range(5)]
+        remove(vdisk, volumes)
+        wait_for(lambda: len(rbd_tasks(cluster)) == 2, 20, "the window is full", interval=0.02)
+        cluster.fail_mgr()
+        cluster.wait_module()
+        most = 0
+
+        def empty() -> bool:
+            nonlocal most
+            most = max(most, len(rbd_tasks(cluster)))
+            return not trash(cluster, pool)
+
+        wait_for(empty, 60, "all is removed", interval=0.02)
+        assert most <= 2
+        vdisk.drained(pool)
+    finally:
+        option(cluster, "reaper_threads", "64")
+        option(cluster, "reaper_window", "4")
+    assert_nothing_left(cluster, pool)
+    assert failed_events(cluster) == before
+
+
+def test_a_task_that_failed_is_taken_back(cluster: Cluster, vdisk: Vdisk, pool: str) -> None:
+    if not has_task_queue(cluster):
+        pytest.skip("rbd_support cannot run tasks on this release's mgr")
+    volume, shot = snapshots_of(vdisk, pool, volumes=1, each=1)
+    remove(vdisk, [volume])
+    target = f"{pool}/{volume['image_id']}"
+    # Somebody else's task, for an image that a clone hangs on: rbd_support would try it again for ever.
+    ret, _, status = cluster.mgr_command({"prefix": "rbd task add trash remove", "image_id_spec": target})
+    assert ret == 0, status
+    wait_for(lambda: rbd_tasks(cluster)[0].get("retry_message"), 20, "the task fails")
+    remove(vdisk, [shot])
+    vdisk.drained(pool)
+    assert_nothing_left(cluster, pool)
+    assert "vdisk removes the image itself" in mgr_log(cluster)
+
+
+def test_a_large_journal_is_warned_of(cluster: Cluster, vdisk: Vdisk, pool: str) -> None:
+    for number in range(3):
+        make(vdisk, pool, f"pvc-{number}")
+    option(cluster, "large_journal_names", "3")
+    try:
+        cluster.fail_mgr()
+        cluster.wait_module()
+        found = wait_for(lambda: cluster.health()["checks"].get("VDISK_LARGE_JOURNAL"), 30, "the warning")
+        assert found["severity"] == "HEALTH_WARN"
+        assert any(f"csi.volumes.default in {pool} " in part["message"] for part in found["detail"])
+    finally:
+        option(cluster, "large_journal_names", "150000")
+    cluster.fail_mgr()
+    cluster.wait_module()
+    wait_for(lambda: "VDISK_LARGE_JOURNAL" not in cluster.health()["checks"], 30, "the warning goes")

@@ -1,0 +1,188 @@
+"""Who removes trashed images, in which order, and how fast."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import pytest
+
+from fake.cluster import FakeCluster
+from fake.drive import GIB, do, snapshot_request, uuid_of
+from fake.engines import Gate, Mgr
+from vdisk.engine.operation import State
+from vdisk.engine.reaper import Reaper, ReaperSettings
+from vdisk.engine.waiting import Key, Waiting
+from vdisk.lifecycle.removal import RemoveSnapshot, RemoveVolume
+from vdisk.lifecycle.volume_create import CreateVolume
+from vdisk.model.errors import NotReady
+from vdisk.model.layout import Layout
+
+LOG = logging.getLogger("vdisk.test")
+
+
+@pytest.fixture
+def fake() -> FakeCluster:
+    return FakeCluster({"rbd": {}, "other": {}})
+
+
+def trashed(fake: FakeCluster, pool: str, count: int) -> list[str]:
+    """Return the ids of images in the trash."""
+    where, ids = fake.where(pool), []
+    for number in range(count):
+        fake.create_image(where, f"image-{number}", GIB, Layout())
+        ids.append(fake.space(where).ids[f"image-{number}"])
+        fake.trash(where, f"image-{number}")
+    return ids
+
+
+def reaper_on(fake: FakeCluster, threads: int = 4, window: int = 2, rate: float = 0.0) -> tuple[Reaper, list[Key]]:
+    """Return a reaper and the list of those that it says rbd_support has removed."""
+    gone: list[Key] = []
+    settings = ReaperSettings(lambda: threads, lambda: window, lambda: rate)
+    return Reaper(fake, settings, LOG, gone.append), gone
+
+
+def test_a_window_goes_to_rbd_support_and_the_rest_is_removed_here(fake: FakeCluster) -> None:
+    where, ids = fake.where(), trashed(fake, "rbd", 5)
+    reaper, gone = reaper_on(fake)
+    answers = [reaper.remove(where, image_id) for image_id in ids]
+    assert [isinstance(answer, Waiting) for answer in answers] == [True, True, False, False, False]
+    assert [image_id for _, image_id in fake.tasks] == ids[:2]
+    assert list(fake.space(where).trash) == ids[:2]
+    assert reaper.look_after is not None
+    reaper.look()
+    assert gone == []
+    fake.run_tasks()
+    reaper.look()
+    assert {key.image_id for key in gone} == set(ids[:2])
+    assert reaper.look_after is None
+    assert reaper.figures()["removed"] == 5
+
+
+def test_what_has_a_task_already_is_left_to_it(fake: FakeCluster) -> None:
+    where, ids = fake.where(), trashed(fake, "rbd", 2)
+    before = fake.queue_removal(where, ids[1])
+    reaper, _ = reaper_on(fake, window=0)
+    assert reaper.remove(where, ids[0]) is None
+    waiting = reaper.remove(where, ids[1])
+    assert waiting is not None
+    assert str(before) in str(waiting)
+    assert fake.calls.count("queue_removal") == 1
+
+
+def test_without_threads_everything_waits_for_a_place_at_rbd_support(fake: FakeCluster) -> None:
+    where, ids = fake.where(), trashed(fake, "rbd", 2)
+    reaper, _ = reaper_on(fake, threads=0, window=1)
+    assert reaper.remove(where, ids[0]) is not None
+    answers: list[Waiting | None] = []
+    thread = threading.Thread(target=lambda: answers.append(reaper.remove(where, ids[1])))
+    thread.start()
+    fake.run_tasks()
+    reaper.look()
+    thread.join(5)
+    assert answers[0] is not None
+    assert "remove_trashed" not in fake.calls
+    reaper.stop()
+    with pytest.raises(NotReady):
+        reaper.remove(where, "another")
+
+
+def test_where_tasks_are_not_safe_or_the_pool_is_full_vdisk_removes_itself(fake: FakeCluster) -> None:
+    fake.queue_is_safe = False
+    where, ids = fake.where(), trashed(fake, "rbd", 3)
+    reaper, _ = reaper_on(fake, threads=0)
+    assert [reaper.remove(where, image_id) for image_id in ids] == [None] * 3
+    assert fake.space(where).trash == {}
+
+
+def test_a_failed_task_is_taken_back(fake: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vdisk.engine.reaper._FAILED_SECONDS", -1.0)
+    where, ids = fake.where(), trashed(fake, "rbd", 1)
+    reaper, gone = reaper_on(fake)
+    assert reaper.remove(where, ids[0]) is not None
+    [(_, _, task)] = fake._tasks
+    fake.failed[task] = "image has watchers"
+    reaper.look()
+    assert [key.image_id for key in gone] == ids
+    assert fake.tasks == []
+    assert reaper.remove(where, ids[0]) is None
+    assert fake.space(where).trash == {}
+
+
+def test_the_rate_spaces_removals(fake: FakeCluster) -> None:
+    where, ids = fake.where(), trashed(fake, "rbd", 4)
+    waits: list[float] = []
+    reaper, _ = reaper_on(fake, window=0, rate=100.0)
+    reaper._clock = lambda: 0.0
+    reaper._changed.wait_for = lambda condition, timeout: waits.append(timeout)  # type: ignore[method-assign,assignment]
+    for image_id in ids:
+        reaper.remove(where, image_id)
+    assert waits == pytest.approx([0.0, 0.01, 0.02, 0.03])
+
+
+def test_operations_end_when_rbd_support_is_done_and_parents_follow(fake: FakeCluster) -> None:
+    volume = do(fake, CreateVolume(fake.where(), "pvc-1", uuid_of(1), GIB, Layout()))
+    snap = do(fake, snapshot_request(fake, volume.image))
+    mgr = Mgr(fake, reaper=ReaperSettings(window=lambda: 1))
+    mgr.engine.recover()
+    parent = mgr.engine.submit(RemoveVolume(volume.where, volume.name, volume.uuid))
+    mgr.until(lambda: parent.state is State.WAITING)
+    child = mgr.engine.submit(RemoveSnapshot(snap.where, snap.name, snap.uuid))
+    mgr.until(lambda: child.state is State.WAITING)
+    assert "of rbd_support" in child.waiting_for[0]
+    figures = mgr.engine.figures()["reaper"]
+    assert (figures["backlog"], figures["waiting"], figures["given_to_rbd_support"]) == (2, 2, 1)
+    assert figures["backlog_bytes"] == 2 * GIB
+    fake.run_tasks()
+    mgr.until(lambda: child.state is State.DONE, "the child's end")
+    mgr.until(lambda: bool(fake.run_tasks()) or parent.state is State.DONE, "the parent's turn")
+    mgr.until(lambda: parent.state is State.DONE, "the parent's end")
+    mgr.engine.stop(1)
+
+
+def test_no_pool_takes_every_thread(fake: FakeCluster) -> None:
+    volumes = [
+        do(fake, CreateVolume(fake.where(pool), f"pvc-{number}", uuid_of(number + 100 * len(pool)), GIB, Layout()))
+        for pool in ("rbd", "other")
+        for number in range(8)
+    ]
+    mgr = Mgr(fake, reaper=ReaperSettings(threads=lambda: 4, window=lambda: 0))
+    mgr.engine.recover()
+    fake.hook = gate = Gate("remove_trashed", count=3)
+    stuck = [mgr.engine.submit(RemoveVolume(v.where, v.name, v.uuid)) for v in volumes[:8]]
+    mgr.until(lambda: fake.calls.count("remove_trashed") == 3, "three quarters of the threads are taken")
+    others = [mgr.engine.submit(RemoveVolume(v.where, v.name, v.uuid)) for v in volumes[8:]]
+    mgr.ended(*others)
+    assert not any(operation.state.final for operation in stuck)
+    gate.open()
+    mgr.ended(*stuck)
+    mgr.engine.stop(1)
+
+
+def test_clones_that_take_a_snapshot_of_the_same_image_along_go_one_after_the_other(fake: FakeCluster) -> None:
+    volume = do(fake, CreateVolume(fake.where(), "pvc-1", uuid_of(1), GIB, Layout()))
+    snaps = [do(fake, snapshot_request(fake, volume.image, f"snapshot-{n}", n)) for n in range(2, 8)]
+    mgr = Mgr(fake, reaper=ReaperSettings(threads=lambda: 8, window=lambda: 0))
+    mgr.engine.recover()
+    fake.hook = gate = Gate("remove_trashed", count=1)
+    operations = [mgr.engine.submit(RemoveSnapshot(s.where, s.name, s.uuid)) for s in snaps]
+    gate.reach()
+    mgr.until(lambda: sum(op.state is State.WAITING for op in operations) == 5, "the others wait for their turn")
+    assert fake.calls.count("remove_trashed") == 1
+    gate.open()
+    mgr.ended(*operations)
+    assert all(operation.error is None for operation in operations)
+    assert fake.space(volume.where).trash == {}
+    assert mgr.engine.reaper._lanes._lanes == {}
+    mgr.engine.stop(1)
+
+
+def test_a_huge_image_is_not_given_to_rbd_support(fake: FakeCluster) -> None:
+    where = fake.where()
+    fake.create_image(where, "huge", 4096 * GIB, Layout())
+    image_id = fake.space(where).ids["huge"]
+    fake.trash(where, "huge")
+    reaper, _ = reaper_on(fake)
+    assert reaper.remove(where, image_id) is None
+    assert "queue_removal" not in fake.calls
