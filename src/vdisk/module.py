@@ -23,12 +23,17 @@ from .model.errors import NotReady
 from .model.handles import HandleFormat, is_cluster_id
 from .model.layout import SNAPSHOT_FEATURES, parse_features
 from .model.names import DEFAULT_JOURNAL, is_journal
-from .service import Service
+from .service import Checks, Service, Services
 from .service import Settings as ServiceSettings
+from .service.checks import Settings as CheckSettings
 
 #: Tentacle gives each module a registry of its own and insists on the attribute; older releases have none.
 _REGISTRY = getattr(mgr_module, "CLICommandBase", None)
 _READERS = 32
+#: Threads that checks read with: more would only wait for the interpreter.
+_CHECKERS = 12
+#: Seconds after which a check looks once more at what it found.
+_SETTLE = 3.0
 #: Seconds for which the list of full pools is kept.
 _FULL_SECONDS = 2.0
 
@@ -171,6 +176,15 @@ class Module(MgrModule):
             desc="comma-separated features of the images made for snapshots; empty for layering, exclusive-lock, "
             "object-map, fast-diff and deep-flatten, with which deleting costs the same at any size",
         ),
+        Option(
+            "check_grace",
+            type="float",
+            default=600.0,
+            min=0,
+            max=86400,
+            runtime=True,
+            desc="age in seconds below which nothing is a finding of a check: a driver may just be at work on it",
+        ),
     ]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -181,6 +195,8 @@ class Module(MgrModule):
         self._handlers: Handlers | None = None
         self._engine: Engine | None = None
         self._readers: Workers | None = None
+        self._checkers: Workers | None = None
+        self._services: Services | None = None
         self._cluster: CephCluster | None = None
         self._start()
 
@@ -210,7 +226,18 @@ class Module(MgrModule):
             ),
         )
         access = Access(service, lambda arguments: bool(self.is_authorized(dict(arguments))))
-        self._handlers = Handlers(service, access, lambda: self._number("command_wait", 0, 3600))
+        self._checkers = Workers("vdisk-checker", lambda: _CHECKERS, self.log)
+        checks = Checks(
+            self._cluster,
+            self._engine,
+            self._checkers,
+            CheckSettings(
+                grace=lambda: self._number("check_grace", 0, 86400), settle=lambda: _SETTLE, give_way=self._give_way
+            ),
+            self.log,
+        )
+        self._services = Services(service, checks)
+        self._handlers = Handlers(self._services, access, lambda: self._number("command_wait", 0, 3600))
 
     def serve(self) -> None:
         """Go on with what was begun before this mgr became active, then wait for the end."""
@@ -222,8 +249,12 @@ class Module(MgrModule):
         """Stop between steps; what is under way goes on at the next start."""
         self._stop.set()
         self._handlers = None
+        if self._services is not None:
+            self._services.checks.stop()
         if self._engine is not None:
             self._engine.stop()
+        if self._checkers is not None:
+            self._checkers.stop(0.5)
         if self._readers is not None:
             self._readers.stop(0.5)
         if self._cluster is not None:

@@ -29,6 +29,9 @@ _PARTS = ("rbd_header", "rbd_object_map", "rbd_data", "journal")
 _FIXED = {
     *_DIRECTORIES,
     INTENTS,
+    "vdisk.trash",
+    "vdisk.images",
+    "vdisk.check",
     "rbd_directory",
     "rbd_info",
     "rbd_trash",

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import re
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -199,7 +200,8 @@ def set_omap(ioctx: rados.Ioctx, oid: str, values: Mapping[str | bytes, bytes]) 
     """Set keys of an object's omap."""
     with rados.WriteOpCtx() as op:
         ioctx.set_omap(op, tuple(values), tuple(values.values()))
-        ioctx.operate_write_op(op, oid)
+        # Without a time the binding dates the object to 1970.
+        ioctx.operate_write_op(op, oid, mtime=int(time.time()))
 
 
 def objects(cluster: Cluster, spec: str) -> list[str]:

@@ -12,13 +12,14 @@ import itertools
 import threading
 import uuid as uuids
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from vdisk.model.errors import AlreadyExists, InvalidArgument, NotFound, NotReady, OutOfRange, VdiskError
 from vdisk.model.layout import DEFAULT_ORDER, SNAPSHOT_FEATURES, Layout
 from vdisk.model.names import Kind
-from vdisk.model.observed import LAYERING, OBJECT_MAP, Child, Entry, Image, Location, Parent, Watcher
+from vdisk.model.observed import LAYERING, OBJECT_MAP, Child, Entry, Image, Location, Parent, Task, Trashed, Watcher
+from vdisk.model.records import Store
 from vdisk.model.specs import PoolSpec
 
 from .state import Header, Key, Pool, SnapState, Space, key_of
@@ -307,7 +308,7 @@ class FakeCluster:
         with self._lock:
             _, header = self._open(where, image)
             if header.snap(snap) is None:
-                header.snaps.append(SnapState(next(self._snap_ids), snap, header.size))
+                header.snaps.append(SnapState(next(self._snap_ids), snap, header.size, created_at=self.now))
         self._moment("cut", "after", where)
 
     def drop(self, where: Location, image_id: str, snap: str) -> None:
@@ -373,7 +374,7 @@ class FakeCluster:
             space.listing.pop(image, None)
         self._moment("remove_unfinished", "after", where)
 
-    def trash(self, where: Location, image: str) -> None:
+    def trash(self, where: Location, image: str, seconds: int = 0) -> None:
         """Move an image to the trash: known there first, then nameless, then off the directory, in librbd's order."""
         self._moment("trash", "before", where)
         with self._lock:
@@ -383,6 +384,7 @@ class FakeCluster:
                 if any(not watcher.mgr for watcher in space.watchers.get(image_id, ())):
                     raise NotReady(f"moving {where}/{image} to the trash: Device or resource busy")
                 space.trash[image_id] = image
+                space.deferred[image_id] = self.now + seconds
                 space.moving.add(image_id)
             else:  # librbd looks for a move that was cut short
                 image_id = next((at for at in space.moving if space.trash.get(at) == image), None)
@@ -408,6 +410,124 @@ class FakeCluster:
                 self._tasks.append((where, image_id, task))
         self._moment("queue_removal", "after", where)
         return task
+
+    def restore_image(self, where: Location, image_id: str, name: str) -> None:
+        """Bring an image back from the trash; one that is restored already is no error."""
+        self._moment("restore_image", "before", where)
+        with self._lock:
+            space = self.space(where)
+            if image_id in space.trash:
+                if space.ids.get(name, image_id) != image_id:
+                    raise AlreadyExists(f"restoring {where}/{name}: File exists")
+                space.ids[name] = image_id
+                space.listing[name] = image_id
+        self._moment("restore_image", "both", where)
+        with self._lock:
+            space.trash.pop(image_id, None)
+            space.deferred.pop(image_id, None)
+            if space.ids.get(name) != image_id:
+                raise NotFound(f"restoring image id {image_id}: No such file or directory")
+        self._moment("restore_image", "after", where)
+
+    def end_deferment(self, where: Location, image_id: str) -> None:
+        """Let a trashed image be removed from now on."""
+        self._moment("end_deferment", "before", where)
+        with self._lock:
+            self.space(where).deferred.pop(image_id, None)
+        self._moment("end_deferment", "after", where)
+
+    def cancel_task(self, task_id: str) -> None:
+        """Cancel a task; one that is gone is no error."""
+        self._moment("cancel_task", "before", None)
+        with self._lock:
+            self._tasks = [task for task in self._tasks if task[2] != task_id]
+        self._moment("cancel_task", "after", None)
+
+    # -- records -------------------------------------------------------------------------------------------------
+
+    def record(self, where: Location, store: Store, key: str) -> str | None:
+        """Return a record."""
+        self._read("record", where)
+        with self._lock:
+            return self.space(where).records[store].get(key)
+
+    def put_records(self, where: Location, store: Store, records: Mapping[str, str]) -> None:
+        """Write or replace records."""
+        self._moment("put_records", "before", where)
+        with self._lock:
+            self.space(where).records[store].update(records)
+        self._moment("put_records", "after", where)
+
+    def erase_records(self, where: Location, store: Store, keys: list[str]) -> None:
+        """Erase records; absent ones are no error."""
+        self._moment("erase_records", "before", where)
+        with self._lock:
+            for key in keys:
+                self.space(where).records[store].pop(key, None)
+        self._moment("erase_records", "after", where)
+
+    # -- surveys -------------------------------------------------------------------------------------------------
+
+    def survey_journal(self, where: Location) -> Iterator[tuple[Kind, str] | str]:
+        """Yield every journal object and instance."""
+        self._read("survey_journal", where)
+        with self._lock:
+            found: list[tuple[Kind, str] | str] = list(self.space(where).objects)
+        yield from [*found, where.journal]
+
+    def survey_images(self, where: Location) -> Iterator[tuple[str, str]]:
+        """Yield every image of the directory."""
+        self._read("survey_images", where)
+        with self._lock:
+            found = sorted(self.space(where).listing.items())
+        yield from found
+
+    def load_image(self, where: Location, name: str, image_id: str) -> Image | None:
+        """Return the image of an id under a name that is known."""
+        self._read("load_image", where)
+        with self._lock:
+            return self._load(where, name, image_id, False)
+
+    def survey_trash(self, where: Location) -> Iterator[Trashed]:
+        """Yield every entry of the trash."""
+        self._read("survey_trash", where)
+        with self._lock:
+            found = [self._trashed(where, image_id) for image_id in sorted(self.space(where).trash)]
+        yield from (entry for entry in found if entry is not None)
+
+    def survey_records(self, where: Location, store: Store) -> Iterator[tuple[str, str]]:
+        """Yield every record of a store."""
+        self._read("survey_records", where)
+        with self._lock:
+            found = sorted(self.space(where).records[store].items())
+        yield from found
+
+    def trashed(self, where: Location, image_id: str) -> Trashed | None:
+        """Return an image's entry in the trash."""
+        self._read("trashed", where)
+        with self._lock:
+            return self._trashed(where, image_id)
+
+    def _trashed(self, where: Location, image_id: str) -> Trashed | None:
+        space = self.space(where)
+        if image_id not in space.trash:
+            return None
+        until = space.deferred.get(image_id, self.now)
+        return Trashed(image_id, space.trash[image_id], self.now, until, image_id not in space.moving)
+
+    def modified(self, where: Location, oid: str) -> float | None:
+        """Return the present: a fake keeps no times, so with any grace all is young."""
+        self._read("modified", where)
+        return self.now
+
+    def task_list(self) -> list[Task]:
+        """Return rbd_support's tasks."""
+        self._read("task_list", None)
+        with self._lock:
+            return [
+                Task(task, "trash remove", where.pool, where.namespace, image_id, "", None)
+                for where, image_id, task in self._tasks
+            ]
 
     # -- intents -------------------------------------------------------------------------------------------------
 

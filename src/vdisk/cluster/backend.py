@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from ..model.layout import Layout
 from ..model.names import Kind
-from ..model.observed import Entry, Image, Location, Watcher
+from ..model.observed import Entry, Image, Location, Task, Trashed, Watcher
+from ..model.records import Store
 from ..model.specs import PoolSpec
 from .connection import MgrContext, open_command_connection, open_data_connection
 from .images import Images
 from .intents import IntentStore
 from .journal import Journal
 from .pools import Pools
+from .records import Records
+from .survey import Survey
 from .tasks import TaskQueue
 
 #: A beacon goes out every two seconds (mgr_beacon_period) and takes a monitor round.
@@ -32,6 +35,8 @@ class CephCluster:
         self.pools = Pools(self.data, self.images)
         self.tasks = TaskQueue(self.commands, log)
         self.intents = IntentStore(self.data)
+        self.records = Records(self.data)
+        self.surveys = Survey(self.data)
         self._queue_is_safe = mgr.task_queue_is_safe()
         if not self._queue_is_safe:
             log.warning(
@@ -73,6 +78,22 @@ class CephCluster:
     def watchers(self, where: Location, image_id: str) -> tuple[Watcher, ...]:
         """Return who has an image open."""
         return self.images.watchers(where, image_id)
+
+    def trashed(self, where: Location, image_id: str) -> Trashed | None:
+        """Return an image's entry in the trash."""
+        return self.images.trashed(where, image_id)
+
+    def modified(self, where: Location, oid: str) -> float | None:
+        """Return when an object was written last."""
+        return self.surveys.modified(where, oid)
+
+    def record(self, where: Location, store: Store, key: str) -> str | None:
+        """Return a record."""
+        return self.records.get(where, store, key)
+
+    def task_list(self) -> list[Task]:
+        """Return rbd_support's tasks; none where it can't carry any out."""
+        return self.tasks.list() if self._queue_is_safe else []
 
     def default_features(self) -> int:
         """Return the feature bits that librbd gives a new image."""
@@ -128,9 +149,29 @@ class CephCluster:
         """Remove an image that was never finished."""
         self.images.remove(where, image)
 
-    def trash(self, where: Location, image: str) -> None:
-        """Move an image to the trash."""
-        self.images.trash(where, image)
+    def trash(self, where: Location, image: str, seconds: int = 0) -> None:
+        """Move an image to the trash, protected from being removed for so long."""
+        self.images.trash(where, image, seconds)
+
+    def restore_image(self, where: Location, image_id: str, name: str) -> None:
+        """Bring an image back from the trash under a name."""
+        self.images.restore(where, image_id, name)
+
+    def end_deferment(self, where: Location, image_id: str) -> None:
+        """Let a trashed image be removed from now on."""
+        self.images.end_deferment(where, image_id)
+
+    def cancel_task(self, task_id: str) -> None:
+        """Cancel a task of rbd_support's."""
+        self.tasks.cancel(task_id)
+
+    def put_records(self, where: Location, store: Store, records: Mapping[str, str]) -> None:
+        """Write or replace records."""
+        self.records.put(where, store, records)
+
+    def erase_records(self, where: Location, store: Store, keys: list[str]) -> None:
+        """Erase records."""
+        self.records.erase(where, store, keys)
 
     def queue_removal(self, where: Location, image_id: str) -> str | None:
         """Give a trashed image to rbd_support and return the task id.
@@ -188,3 +229,28 @@ class CephCluster:
     def used(self, where: Location, image: Image) -> int | None:
         """Return the bytes an image's own objects take, None when it has no object map."""
         return self.images.used(where, image)
+
+    # -- engine.ports.Surveys ------------------------------------------------------------------------------------
+
+    def survey_journal(self, where: Location) -> Iterator[tuple[Kind, str] | str]:
+        """Yield every journal object, and every instance that has a directory object."""
+        return self.surveys.journal(where)
+
+    def survey_images(self, where: Location) -> Iterator[tuple[str, str]]:
+        """Yield (name, image id) of every image."""
+        return self.surveys.images(where)
+
+    def load_image(self, where: Location, name: str, image_id: str) -> Image | None:
+        """Return the image of that id under a name that is known already."""
+        return self.images.load(where, name, image_id)
+
+    def survey_trash(self, where: Location) -> Iterator[Trashed]:
+        """Yield every entry of the trash."""
+        return self.surveys.trash(where)
+
+    def survey_records(self, where: Location, store: Store) -> Iterator[tuple[str, str]]:
+        """Yield every record of a store."""
+        after = ""
+        while page := self.records.page(where, store, after):
+            yield from page.items()
+            after = max(page, key=str.encode)

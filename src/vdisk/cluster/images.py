@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
+import time
 
 import rados
 import rbd
 
 from ..model.errors import NotReady
 from ..model.layout import Layout, feature_names
-from ..model.observed import FEATURE_BITS, OBJECT_MAP, Image, Location, Watcher
+from ..model.observed import FEATURE_BITS, OBJECT_MAP, Image, Location, Trashed, Watcher
 from . import omap
 from .connection import Connection, MgrContext, clone_takes_format
-from .header import decode_image, decode_string, decode_trash
+from .header import decode_image, decode_string, decode_trash, undeferred
 from .usage import count_objects
 
 _DIRECTORY = "rbd_directory"
@@ -51,9 +52,16 @@ class Images:
                 return self._load(ioctx, decode_string(listed), image_id, trashed=False)
             trashed = (omap.get_keys(ioctx, _TRASH, [key]) or {}).get(key)
             if trashed is not None:
-                name, moved = decode_trash(trashed)
-                return self._load(ioctx, name, image_id, trashed=moved)
+                found = decode_trash(image_id, trashed)
+                return self._load(ioctx, found.name, image_id, trashed=found.moved)
             return None
+
+    def trashed(self, where: Location, image_id: str) -> Trashed | None:
+        """Return an image's entry in the trash, or None."""
+        key = f"id_{image_id}"
+        with self._connection.ioctx(where, f"reading the trash of {where}") as ioctx:
+            found = omap.get_keys(ioctx, _TRASH, [key]) or {}
+        return decode_trash(image_id, found[key]) if key in found else None
 
     def partial(self, where: Location, name: str) -> bool:
         """Tell whether an image of that name is there in name only: its creation was cut short before its header."""
@@ -158,18 +166,47 @@ class Images:
                 return
         self._log.info("rbd: remove unfinished %s/%s", where, name)
 
-    def trash(self, where: Location, name: str) -> None:
-        """Move an image to the trash; one that is not there (any more) is no error."""
+    def trash(self, where: Location, name: str, seconds: int = 0) -> None:
+        """Move an image to the trash; one that is not there (any more) is no error.
+
+        For ``seconds`` librbd itself protects it from being removed.
+        """
         with self._connection.ioctx(where, f"moving {where}/{name} to the trash") as ioctx:
             # librbd answers "not found" as well when it can't create this object, at the pool's quota for one.
             omap.ensure_object(ioctx, _TRASH)
             try:
-                self._rbd.trash_move(ioctx, name, 0)
+                self._rbd.trash_move(ioctx, name, seconds)
             except rbd.ImageNotFound:
                 if self._listed(ioctx, name):
                     raise NotReady(f"moving {where}/{name} to the trash failed halfway") from None
                 return
         self._log.info("rbd: trash move %s/%s", where, name)
+
+    def restore(self, where: Location, image_id: str, name: str) -> None:
+        """Bring an image back from the trash under a name; one that is not in the trash (any more) is no error."""
+        with self._connection.ioctx(where, f"restoring image id {image_id} in {where} as {name}") as ioctx:
+            try:
+                self._rbd.trash_restore(ioctx, image_id, name)
+            except (rbd.ImageNotFound, rbd.InvalidArgument):
+                # librbd says "invalid argument" of what is in no state to be restored, such as restored already.
+                if self._id_of(ioctx, name) != image_id:
+                    raise
+                return
+        self._log.info("rbd: trash restore %s/%s as %s", where, image_id, name)
+
+    def end_deferment(self, where: Location, image_id: str) -> None:
+        """Let a trashed image be removed from now on; librbd has no call for that.
+
+        The value is replaced only if nobody else changed it meanwhile; then ``NotReady``.
+        """
+        key = f"id_{image_id}"
+        with self._connection.ioctx(where, f"ending the deferment of image id {image_id} in {where}") as ioctx:
+            before = (omap.get_keys(ioctx, _TRASH, [key]) or {}).get(key)
+            if before is None or decode_trash(image_id, before).deferred_until <= time.time():
+                return
+            if not omap.replace(ioctx, _TRASH, key, before, undeferred(before)):
+                raise NotReady(f"image id {image_id} in the trash of {where} was changed by somebody else")
+        self._log.info("trash of %s: %s may be removed from now on", where, image_id)
 
     def remove_trashed(self, where: Location, image_id: str) -> None:
         """Remove an image from the trash with all its data; one that is gone is no error."""

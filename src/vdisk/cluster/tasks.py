@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-from dataclasses import dataclass
 
 from ..model.errors import Internal, NotFound
-from ..model.observed import Location
+from ..model.observed import Location, Task
 from .connection import Connection
 from .mgr_commands import CommandClient
-
-
-@dataclass(frozen=True)
-class Task:
-    """A task as ``ceph rbd task list`` shows it."""
-
-    id: str
-    action: str
-    pool: str
-    namespace: str
-    image_id: str
-    message: str
-    retry_message: str | None
 
 
 class TaskQueue:
@@ -57,9 +44,15 @@ class TaskQueue:
                     action=str(refs.get("action", "")),
                     pool=str(refs.get("pool_name", "")),
                     namespace=str(refs.get("pool_namespace", "")),
-                    image_id=str(refs.get("image_id", "")),
+                    image=str(refs.get("image_id") or refs.get("image_name") or ""),
                     message=str(item.get("message", "")),
                     retry_message=item.get("retry_message"),
                 )
             )
         return tasks
+
+    def cancel(self, task_id: str) -> None:
+        """Cancel a task; one that is gone is no error."""
+        with contextlib.suppress(NotFound):
+            self._client.send({"prefix": "rbd task cancel", "task_id": task_id})
+            self._log.info("rbd task cancel %s", task_id)

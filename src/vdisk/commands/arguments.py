@@ -106,9 +106,12 @@ class Command:
     @property
     def all_arguments(self) -> tuple[Argument, ...]:
         """Its own arguments and those that every changing command takes. Booleans come last."""
-        if not self.changes:
+        if not self.changes or not self.dry_run:
             return self.arguments
-        return (*self.arguments, WAIT, DRY_RUN) if self.dry_run else self.arguments
+        # Nothing may follow a boolean in the CLI's signatures but booleans.
+        plain = [argument for argument in self.arguments if argument.type != "bool"]
+        flags = [argument for argument in self.arguments if argument.type == "bool"]
+        return (*plain, WAIT, *flags, DRY_RUN)
 
     def declaration(self) -> dict[str, Any]:
         """Return the entry of ``MgrModule.COMMANDS``."""

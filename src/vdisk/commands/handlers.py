@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from ..engine.operation import Operation
@@ -23,20 +23,14 @@ from ..model.specs import (
     parse_snapshot_ref,
     parse_volume_ref,
 )
-from ..service import Found, Service
-from .access import Access
+from ..service import Found
+from .base import Arguments, page
+from .handlers_check import CheckHandlers
 from .render import Answer
 
-Arguments = Mapping[str, Any]
 
-
-class Handlers:
-    """One method a command, named in the table. ``default_wait`` is the option ``command_wait``, in seconds."""
-
-    def __init__(self, service: Service, access: Access, default_wait: Callable[[], float]) -> None:
-        self._service = service
-        self._access = access
-        self._default_wait = default_wait
+class Handlers(CheckHandlers):
+    """One method a command, named in the table."""
 
     # -- volumes -------------------------------------------------------------------------------------------------
 
@@ -65,7 +59,7 @@ class Handlers:
     def volume_ls(self, args: Arguments) -> Answer:
         """``vdisk volume ls``."""
         spec = parse_pool_spec(args["pool_spec"])
-        limit, marker = _page(args)
+        limit, marker = page(args)
         where = self._access.locate(spec)
         return [self._shown(volume) for volume in self._service.volumes(where, limit, marker)]
 
@@ -94,7 +88,7 @@ class Handlers:
 
     def snap_ls(self, args: Arguments) -> Answer:
         """``vdisk snap ls``; ``pool/x`` means the namespace x where there is one, else the image x."""
-        limit, marker = _page(args)
+        limit, marker = page(args)
         if (args["pool_spec"] is None) == (args["image_spec"] is None):
             raise InvalidArgument("pool_spec or image_spec is missing: give pool[/namespace] or pool[/namespace]/image")
         where, image = self._pool_or_image(args)
@@ -113,15 +107,22 @@ class Handlers:
     def op_ls(self, args: Arguments) -> Answer:
         """``vdisk op ls``: those of pools that the caller may see."""
         engine = self._service.engine
+        checks = [run.to_dict() for run in self._check_runs()]
         unreadable = [intent.to_dict() for intent in engine.unreadable() if self._visible(intent.where)]
-        return [*unreadable, *(op.to_dict() for op in engine.operations() if self._visible(op.request.where))]
+        listed = [op.to_dict() for op in engine.operations() if self._visible(op.request.where)]
+        return [*unreadable, *listed, *checks]
 
     def op_info(self, args: Arguments) -> Answer:
         """``vdisk op info``."""
-        return self._operation(args).to_dict(details=True)
+        run = self._check_run(args["id"])
+        return run.to_dict() if run is not None else self._operation(args).to_dict(details=True)
 
     def op_cancel(self, args: Arguments) -> Answer:
         """``vdisk op cancel``."""
+        run = self._check_run(args["id"])
+        if run is not None:
+            self._services.checks.cancel(run)
+            return run.to_dict()
         return self._service.engine.cancel(self._operation(args).id).to_dict()
 
     def op_retry(self, args: Arguments) -> Answer:
@@ -133,9 +134,6 @@ class Handlers:
         return self._service.engine.figures()
 
     # -- inner ---------------------------------------------------------------------------------------------------
-
-    def _visible(self, where: Location) -> bool:
-        return self._access.may(where.pool, where.namespace)
 
     def _operation(self, args: Arguments) -> Operation:
         """Return the operation that a command names; another tenant's is as good as none."""
@@ -206,9 +204,6 @@ class Handlers:
         answer = {"removed": self._service.handle(where, uuid), "operation": op_id}
         return answer if settled else {**answer, "state": "pending"}
 
-    def _dry_run(self, request: Request) -> Answer:
-        return {"dry_run": True, "kind": request.kind, "steps": self._service.plan(request)}
-
     def _info(self, kind: Kind, ref: Ref) -> Answer:
         try:
             found = self._access.find(kind, ref)
@@ -249,14 +244,3 @@ class Handlers:
 
     def _of_image(self, spec: ImageSpec) -> tuple[Location, str]:
         return self._access.locate(spec.where), spec.image
-
-    def _wait(self, args: Arguments) -> float:
-        return self._default_wait() if args["wait"] is None else float(args["wait"])
-
-
-def _page(args: Arguments) -> tuple[int | None, str]:
-    limit = args["limit"]
-    if limit is not None and limit < 1:
-        raise InvalidArgument(f"limit {limit} is not positive")
-    marker = "" if args["marker"] is None else check_request_name(args["marker"], "marker")
-    return limit, marker

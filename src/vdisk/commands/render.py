@@ -11,7 +11,7 @@ from ..model.specs import format_size
 
 #: What a handler answers with.
 Answer = Mapping[str, Any] | Sequence[Mapping[str, Any]]
-_SIZES = frozenset({"size", "used"})
+_SIZES = frozenset({"size", "used", "held"})
 
 
 def render(answer: Answer, form: str, columns: Sequence[str] = ()) -> str:

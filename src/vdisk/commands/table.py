@@ -132,5 +132,17 @@ COMMANDS: tuple[Command, ...] = (
         changes=True,
         dry_run=False,
     ),
+    Command(
+        "check",
+        "check",
+        "Compare journal, images, snapshots, trash, tasks and operations of <pool_spec>. --repair does what cannot "
+        "lose data; the rest needs --repair --finding <id>",
+        (
+            _POOL,
+            Argument("finding", help="ids of findings of the last check, a comma between: look at these only"),
+            Argument("repair", "bool", help="repair what cannot lose data, or the findings named"),
+        ),
+        changes=True,
+    ),
     Command("status", "status", "Show how busy vdisk is: operations by state, workers, what could not be read"),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -72,8 +74,18 @@ class Executor:
                 do.cut(where, image, image)
             case steps.RemoveUnfinished(where, image):
                 do.remove_unfinished(where, image)
-            case steps.TrashImage(where, image):
-                do.trash(where, image)
+            case steps.TrashImage(where, image, until):
+                do.trash(where, image, max(0, math.ceil(until - time.time())))
+            case steps.RestoreImage(where, image_id, image):
+                do.restore_image(where, image_id, image)
+            case steps.EndDeferment(where, image_id):
+                do.end_deferment(where, image_id)
+            case steps.PutRecord(where, store, key, value):
+                do.put_records(where, store, {key: value})
+            case steps.EraseRecord(where, store, key):
+                do.erase_records(where, store, [key])
+            case steps.CancelTask(_, task_id):
+                do.cancel_task(task_id)
             case steps.RemoveEntry(where, kind, uuid):
                 do.remove_entry(where, kind, uuid)
             case steps.ReleaseName(where, kind, name, uuid):

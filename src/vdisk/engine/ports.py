@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from ..lifecycle.base import View
 from ..model.layout import Layout
 from ..model.names import Kind
-from ..model.observed import Entry, Image, Location
+from ..model.observed import Entry, Image, Location, Trashed
+from ..model.records import Store
 from ..model.specs import PoolSpec
 
 
@@ -51,8 +52,23 @@ class Effects(Protocol):
     def remove_unfinished(self, where: Location, image: str) -> None:
         """Remove an image that was never finished."""
 
-    def trash(self, where: Location, image: str) -> None:
-        """Move an image to the trash."""
+    def trash(self, where: Location, image: str, seconds: int = 0) -> None:
+        """Move an image to the trash, where librbd protects it from being removed for so long."""
+
+    def restore_image(self, where: Location, image_id: str, name: str) -> None:
+        """Bring an image back from the trash under a name."""
+
+    def end_deferment(self, where: Location, image_id: str) -> None:
+        """Let a trashed image be removed from now on."""
+
+    def cancel_task(self, task_id: str) -> None:
+        """Cancel a task of rbd_support's."""
+
+    def put_records(self, where: Location, store: Store, records: Mapping[str, str]) -> None:
+        """Write or replace records."""
+
+    def erase_records(self, where: Location, store: Store, keys: list[str]) -> None:
+        """Erase records."""
 
     def queue_removal(self, where: Location, image_id: str) -> str | None:
         """Give a trashed image to rbd_support; returns the task id."""
@@ -92,11 +108,27 @@ class Directory(Protocol):
     def image_of(self, where: Location, entry: Entry) -> Image | None:
         """Return an entry's image by its stored id, in one read."""
 
-    def used(self, where: Location, image: Image) -> int | None:
-        """Return the bytes an image's own objects take, None when it has no object map."""
+
+class Surveys(Protocol):
+    """What a check goes through, page by page."""
+
+    def survey_journal(self, where: Location) -> Iterator[tuple[Kind, str] | str]:
+        """Yield (kind, uuid) of every journal object, and the instance of every directory object."""
+
+    def survey_images(self, where: Location) -> Iterator[tuple[str, str]]:
+        """Yield (name, image id) of every image outside of the trash."""
+
+    def load_image(self, where: Location, name: str, image_id: str) -> Image | None:
+        """Return the image of that id under a name that is known already, in one read."""
+
+    def survey_trash(self, where: Location) -> Iterator[Trashed]:
+        """Yield every entry of the trash."""
+
+    def survey_records(self, where: Location, store: Store) -> Iterator[tuple[str, str]]:
+        """Yield every (key, record) of a store, in the order of keys."""
 
 
-class Cluster(View, Effects, Intents, Directory, Protocol):
+class Cluster(View, Effects, Intents, Directory, Surveys, Protocol):
     """All of it."""
 
     def close(self) -> None:

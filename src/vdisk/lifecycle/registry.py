@@ -9,6 +9,7 @@ from typing import Any
 from ..model.layout import Layout
 from ..model.observed import Location
 from .base import Request
+from .check_repair import Repair
 from .removal import RemoveSnapshot, RemoveVolume
 from .snap_create import CreateSnapshot
 from .volume_clone import CloneVolume
@@ -18,7 +19,16 @@ from .volume_restore import RestoreVolume
 
 REQUESTS: Mapping[str, type[Request]] = {
     cls.kind: cls
-    for cls in (CreateVolume, RestoreVolume, CloneVolume, ResizeVolume, RemoveVolume, CreateSnapshot, RemoveSnapshot)
+    for cls in (
+        CreateVolume,
+        RestoreVolume,
+        CloneVolume,
+        ResizeVolume,
+        RemoveVolume,
+        CreateSnapshot,
+        RemoveSnapshot,
+        Repair,
+    )
 }
 #: Fields that are objects of their own in the JSON form, by field name.
 _NESTED: Mapping[str, type[Any]] = {

@@ -13,25 +13,25 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from .engine.engine import Engine
-from .engine.operation import Operation
-from .engine.patience import GiveWay, patient
-from .engine.ports import Cluster
-from .engine.workers import Workers
-from .lifecycle.base import Request
-from .lifecycle.removal import RemoveSnapshot, RemoveVolume
-from .lifecycle.snap_create import CreateSnapshot
-from .lifecycle.volume_clone import CloneVolume
-from .lifecycle.volume_create import CreateVolume
-from .lifecycle.volume_resize import ResizeVolume
-from .lifecycle.volume_restore import RestoreVolume
-from .model.errors import Internal, NotFound, NotReady, Pending, VdiskError
-from .model.handles import Handle, HandleFormat
-from .model.layout import Layout
-from .model.names import DEFAULT_JOURNAL, Kind, parse_image_name
-from .model.objects import Snapshot, Source, Volume
-from .model.observed import Entry, Image, Location
-from .model.specs import NameRef, PoolSpec
+from ..engine.engine import Engine
+from ..engine.operation import Operation
+from ..engine.patience import GiveWay, patient
+from ..engine.ports import Cluster
+from ..engine.workers import Workers
+from ..lifecycle.base import Request
+from ..lifecycle.removal import RemoveSnapshot, RemoveVolume
+from ..lifecycle.snap_create import CreateSnapshot
+from ..lifecycle.volume_clone import CloneVolume
+from ..lifecycle.volume_create import CreateVolume
+from ..lifecycle.volume_resize import ResizeVolume
+from ..lifecycle.volume_restore import RestoreVolume
+from ..model.errors import Internal, NotFound, NotReady, Pending, VdiskError
+from ..model.handles import Handle, HandleFormat
+from ..model.layout import Layout
+from ..model.names import DEFAULT_JOURNAL, Kind, parse_image_name
+from ..model.objects import Snapshot, Source, Volume
+from ..model.observed import Entry, Image, Location
+from ..model.specs import NameRef, PoolSpec
 
 T = TypeVar("T")
 _PAGE = 1000
