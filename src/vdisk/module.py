@@ -23,9 +23,11 @@ from .model.errors import NotReady
 from .model.handles import HandleFormat, is_cluster_id
 from .model.layout import SNAPSHOT_FEATURES, parse_features
 from .model.names import DEFAULT_JOURNAL, is_journal
-from .service import Checks, Service, Services
+from .service import Checks, Service, Services, Trash
 from .service import Settings as ServiceSettings
 from .service.checks import Settings as CheckSettings
+from .service.housekeeping import Housekeeper
+from .service.housekeeping import Settings as HousekeepingSettings
 
 #: Tentacle gives each module a registry of its own and insists on the attribute; older releases have none.
 _REGISTRY = getattr(mgr_module, "CLICommandBase", None)
@@ -72,6 +74,12 @@ class _Context:
                 # A dump of the whole map: cheap once in a while, not for each of many removals.
                 self._full_until = time.monotonic() + _FULL_SECONDS
             return self._full
+
+    def pool_usage(self, pool_id: int) -> tuple[int, int]:
+        for pool in self._module.get("df")["pools"]:
+            if int(pool["id"]) == pool_id:
+                return int(pool["stats"]["stored"]), int(pool["stats"]["max_avail"])
+        return 0, 0
 
     def task_queue_is_safe(self) -> bool:
         # rbd_support gives librbd a Python progress callback, which runs in a thread of librbd's with the main
@@ -185,6 +193,31 @@ class Module(MgrModule):
             runtime=True,
             desc="age in seconds below which nothing is a finding of a check: a driver may just be at work on it",
         ),
+        Option(
+            "check_interval",
+            type="float",
+            default=86400.0,
+            min=0,
+            max=31622400,
+            runtime=True,
+            desc="seconds between the checks that run by themselves in every pool and namespace; 0 for none",
+        ),
+        Option(
+            "trash_keep_for",
+            type="str",
+            default="",
+            runtime=True,
+            desc="how long removed volumes and snapshots can be undeleted when --keep-for is not given, such as 7d",
+        ),
+        Option(
+            "housekeeping_interval",
+            type="float",
+            default=60.0,
+            min=1,
+            max=3600,
+            runtime=True,
+            desc="seconds between two looks for what has expired or is due",
+        ),
     ]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -197,6 +230,7 @@ class Module(MgrModule):
         self._readers: Workers | None = None
         self._checkers: Workers | None = None
         self._services: Services | None = None
+        self._housekeeper: Housekeeper | None = None
         self._cluster: CephCluster | None = None
         self._start()
 
@@ -236,14 +270,28 @@ class Module(MgrModule):
             ),
             self.log,
         )
-        self._services = Services(service, checks)
-        self._handlers = Handlers(self._services, access, lambda: self._number("command_wait", 0, 3600))
+        trash = Trash(self._cluster, self._engine, service, self.log)
+        self._services = Services(service, checks, trash)
+        self._housekeeper = Housekeeper(
+            self._cluster,
+            self._checkers,
+            self._services,
+            HousekeepingSettings(
+                interval=lambda: self._number("housekeeping_interval", 1, 3600),
+                check_interval=lambda: self._number("check_interval", 0, 366 * 86400),
+            ),
+            self.log,
+        )
+        self._handlers = Handlers(
+            self._services, access, lambda: self._number("command_wait", 0, 3600), lambda: self._text("trash_keep_for")
+        )
 
     def serve(self) -> None:
         """Go on with what was begun before this mgr became active, then wait for the end."""
         assert self._engine is not None
+        assert self._housekeeper is not None
         self._engine.recover()
-        self._stop.wait()
+        self._housekeeper.run(self._stop)
 
     def shutdown(self) -> None:
         """Stop between steps; what is under way goes on at the next start."""

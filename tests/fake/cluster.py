@@ -47,6 +47,7 @@ class FakeCluster:
         self.hook: Hook | None = None
         self.now = 1655723953.0
         self.closed = False
+        self.usage = (0, 1 << 40)
         self.calls: list[str] = []
         """Effects that were begun, in order."""
         for name, settings in (pools or {"rbd": {"namespaces": ["ns1"]}}).items():
@@ -465,6 +466,10 @@ class FakeCluster:
             for key in keys:
                 self.space(where).records[store].pop(key, None)
         self._moment("erase_records", "after", where)
+
+    def pool_usage(self, pool_id: int) -> tuple[int, int]:
+        """Return what a test says of every pool: (bytes stored, bytes available)."""
+        return self.usage
 
     # -- surveys -------------------------------------------------------------------------------------------------
 

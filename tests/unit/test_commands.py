@@ -78,6 +78,16 @@ def signatures(parser):
 
 
 LINES = {
+    "adopt rbd/golden@v1 base-1 --dry-run": {"image_spec": "rbd/golden@v1", "name": "base-1"},
+    "release rbd/golden --wait 5": {"volume": "rbd/golden", "wait": 5.0},
+    "volume rm rbd/pvc-1 --keep-for 7d --dry-run": {"keep_for": "7d", "dry_run": True},
+    "trash ls rbd/ns": {"pool_spec": "rbd/ns"},
+    "trash restore rbd/10aa3aa335f8 pvc-9 --wait 0": {"id": "rbd/10aa3aa335f8", "new_name": "pvc-9", "wait": 0.0},
+    "trash purge rbd --older-than 3d --keep-last 2 --threshold 0.8": {
+        "older_than": "3d",
+        "keep_last": 2,
+        "threshold": 0.8,
+    },
     "check rbd/ns --repair --finding 0123456789ab,abcdef012345 --wait 60": {
         "pool_spec": "rbd/ns",
         "repair": True,

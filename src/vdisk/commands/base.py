@@ -17,13 +17,20 @@ Arguments = Mapping[str, Any]
 
 
 class BaseHandlers:
-    """Services, access, and the option ``command_wait`` (``default_wait``, in seconds)."""
+    """Services, access, and the options ``command_wait`` (seconds) and ``trash_keep_for`` (a duration, or empty)."""
 
-    def __init__(self, services: Services, access: Access, default_wait: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        services: Services,
+        access: Access,
+        default_wait: Callable[[], float],
+        default_keep: Callable[[], str] = str,
+    ) -> None:
         self._services = services
         self._service = services.volumes
         self._access = access
         self._default_wait = default_wait
+        self._default_keep = default_keep
 
     def _visible(self, where: Location) -> bool:
         return self._access.may(where.pool, where.namespace)

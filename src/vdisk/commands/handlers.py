@@ -25,11 +25,13 @@ from ..model.specs import (
 )
 from ..service import Found
 from .base import Arguments, page
+from .handlers_adopt import AdoptHandlers
 from .handlers_check import CheckHandlers
+from .handlers_trash import TrashHandlers
 from .render import Answer
 
 
-class Handlers(CheckHandlers):
+class Handlers(CheckHandlers, TrashHandlers, AdoptHandlers):
     """One method a command, named in the table."""
 
     # -- volumes -------------------------------------------------------------------------------------------------
@@ -168,6 +170,7 @@ class Handlers(CheckHandlers):
 
         What is only being created yet is removed behind its creation, so that a delete can't be overtaken by it.
         """
+        keep_for = self._keep_for(args)
         try:
             found = self._access.find(kind, ref)
         except (NotFound, Denied):
@@ -181,7 +184,7 @@ class Handlers(CheckHandlers):
                 return self._removal(removal.request.where, removal.request.uuid, removal.id, True)
             else:
                 raise
-        request = self._service.remove(found)
+        request = self._service.remove(found, keep_for)
         if args["dry_run"]:
             return self._dry_run(request)
         operation, settled = self._service.run(request, self._wait(args))

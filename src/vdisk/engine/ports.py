@@ -128,7 +128,14 @@ class Surveys(Protocol):
         """Yield every (key, record) of a store, in the order of keys."""
 
 
-class Cluster(View, Effects, Intents, Directory, Surveys, Protocol):
+class Figures(Protocol):
+    """What the cluster knows of its own use."""
+
+    def pool_usage(self, pool_id: int) -> tuple[int, int]:
+        """Return (bytes stored, bytes that can still be stored) of a pool; may be some seconds old."""
+
+
+class Cluster(View, Effects, Intents, Directory, Surveys, Figures, Protocol):
     """All of it."""
 
     def close(self) -> None:

@@ -8,10 +8,12 @@ from typing import Any
 
 from ..model.layout import Layout
 from ..model.observed import Location
+from .adopt import AdoptSnapshot, AdoptVolume, ReleaseVolume
 from .base import Request
 from .check_repair import Repair
 from .removal import RemoveSnapshot, RemoveVolume
 from .snap_create import CreateSnapshot
+from .undelete import RestoreBare, UndeleteSnapshot, UndeleteVolume
 from .volume_clone import CloneVolume
 from .volume_create import CreateVolume
 from .volume_resize import ResizeVolume
@@ -28,6 +30,12 @@ REQUESTS: Mapping[str, type[Request]] = {
         CreateSnapshot,
         RemoveSnapshot,
         Repair,
+        AdoptVolume,
+        AdoptSnapshot,
+        ReleaseVolume,
+        UndeleteVolume,
+        UndeleteSnapshot,
+        RestoreBare,
     )
 }
 #: Fields that are objects of their own in the JSON form, by field name.

@@ -21,10 +21,12 @@ class ResizeVolume(Request):
     target: ClassVar[Kind] = Kind.VOLUME
 
     size: int
+    own_name: str = ""
+    """The image's name where that is not the standard one."""
 
     def locks(self) -> Sequence[Lock]:
         """The image."""
-        return [image_lock(self.where, self.image)]
+        return [image_lock(self.where, self.own_name or self.image)]
 
     def same(self, other: Request) -> bool:
         """Same volume and size."""

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from .checks import Checks
 from .core import Found, Service, Settings
+from .trash import Trash
 
-__all__ = ["Checks", "Found", "Service", "Services", "Settings"]
+__all__ = ["Checks", "Found", "Service", "Services", "Settings", "Trash"]
 
 
 @dataclass(frozen=True)
@@ -14,3 +15,4 @@ class Services:
 
     volumes: Service
     checks: Checks
+    trash: Trash
