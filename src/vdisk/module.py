@@ -18,12 +18,13 @@ from .commands.turn import CommandThread
 from .engine import failpoints
 from .engine.engine import Engine
 from .engine.engine import Settings as EngineSettings
+from .engine.health import HealthBoard
 from .engine.workers import Workers
 from .model.errors import NotReady
 from .model.handles import HandleFormat, is_cluster_id
 from .model.layout import SNAPSHOT_FEATURES, parse_features
 from .model.names import DEFAULT_JOURNAL, is_journal
-from .service import Checks, Service, Services, Trash
+from .service import Checks, Lineage, Service, Services, Trash
 from .service import Settings as ServiceSettings
 from .service.checks import Settings as CheckSettings
 from .service.housekeeping import Housekeeper
@@ -225,6 +226,7 @@ class Module(MgrModule):
         self._stop = threading.Event()
         self._command_thread = threading.local()
         self._queue = CommandThread(self.module_name, lambda: str(self.get_ceph_option("admin_socket")))
+        self.health = HealthBoard(self.set_health_checks)
         self._handlers: Handlers | None = None
         self._engine: Engine | None = None
         self._readers: Workers | None = None
@@ -269,9 +271,10 @@ class Module(MgrModule):
                 grace=lambda: self._number("check_grace", 0, 86400), settle=lambda: _SETTLE, give_way=self._give_way
             ),
             self.log,
+            on_found=lambda where, found: None if self._housekeeper is None else self._housekeeper.told(where, found),
         )
         trash = Trash(self._cluster, self._engine, service, self.log)
-        self._services = Services(service, checks, trash)
+        self._services = Services(service, checks, trash, Lineage(self._cluster, self._engine, service))
         self._housekeeper = Housekeeper(
             self._cluster,
             self._checkers,
@@ -280,6 +283,7 @@ class Module(MgrModule):
                 interval=lambda: self._number("housekeeping_interval", 1, 3600),
                 check_interval=lambda: self._number("check_interval", 0, 366 * 86400),
             ),
+            self.health,
             self.log,
         )
         self._handlers = Handlers(

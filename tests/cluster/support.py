@@ -23,7 +23,7 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 _COMMON = ["name", "handle", "uuid", "pool", "namespace", "image", "image_id"]
 VOLUME_FIELDS = [*_COMMON, "size", "state", "created_at", "source"]
 SNAPSHOT_FIELDS = [*_COMMON, "source", "size", "created_at", "state", "ready_to_use", "sealed"]
-INFO_FIELDS = ["used", "parents", "depth", "watchers"]
+INFO_FIELDS = ["used", "parents", "depth", "watchers", "exclusive", "held_by", "frees"]
 OPERATION_FIELDS = ["id", "kind", "target", "state", "step", "progress", "waiting_for", "started_at", "error"]
 
 ERRNO = {

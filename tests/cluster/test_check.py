@@ -258,7 +258,14 @@ def test_the_command_explains_plans_and_refuses(cluster: Cluster, vdisk: Vdisk, 
     assert vdisk.refused("check", pool_spec=pool, finding="nonsense").code == "invalid_argument"
     assert vdisk.refused("check", pool_spec=pool, finding="0123456789ab").code == "not_found"
     assert vdisk.refused("check", pool_spec="no-such-pool").code == "not_found"
+    wait_for(
+        lambda: "VDISK_CHECK_FINDINGS" in cluster.ceph("health", "detail").out, 30, "the findings are in the health"
+    )
+    assert f"{pool}: 2 finding(s)" in cluster.ceph("health", "detail").out
     repaired = check(vdisk, pool, repair=True, finding=unsafe["id"])
     assert repaired["repaired"] == 1
+    assert check(vdisk, pool, repair=True)["left"] == 0
+    gone = "the findings are out of the health"
+    wait_for(lambda: f"{pool}: " not in cluster.ceph("health", "detail").out, 30, gone)
     handle = vdisk("volume info", volume=f"{pool}/csi-vol-{unsafe['subject']['key']}")["handle"]
     assert handle.endswith(unsafe["subject"]["key"])

@@ -235,6 +235,10 @@ class FakeCluster:
             header = self.space(where).headers.get(image.id)
             return header.used if header is not None and image.features & OBJECT_MAP else None
 
+    def exclusive(self, where: Location, image: Image) -> int | None:
+        """Return the bytes that a test gave an image, as if no snapshot shared any."""
+        return self.used(where, image)
+
     def fence(self) -> None:
         """Make sure that a failover would stop what is written from here: always so, unless ``fail_on`` says not."""
         self._read("fence", None)

@@ -14,7 +14,7 @@ from vdisk.engine.operation import Operation
 from vdisk.engine.workers import Workers
 from vdisk.model.handles import HandleFormat
 from vdisk.model.layout import SNAPSHOT_FEATURES
-from vdisk.service import Checks, Service, Services, Trash
+from vdisk.service import Checks, Lineage, Service, Services, Trash
 from vdisk.service import Settings as ServiceSettings
 from vdisk.service.checks import Settings as CheckSettings
 
@@ -51,7 +51,9 @@ class Mgr:
         clock = lambda: fake.now  # noqa: E731
         self.checks = Checks(self.session, self.engine, self.readers, quick, LOG, clock)
         self.trash = Trash(self.session, self.engine, self.service, LOG, clock)
-        self.services = Services(self.service, self.checks, self.trash)
+        self.services = Services(
+            self.service, self.checks, self.trash, Lineage(self.session, self.engine, self.service)
+        )
 
     def until(self, condition: Callable[[], bool], what: str = "it") -> None:
         """Wait until a condition on the engine's operations holds; not every change of it is announced."""

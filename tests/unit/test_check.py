@@ -2,6 +2,7 @@
 
 import errno
 import itertools
+import logging
 import random
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from fake.drive import GIB, do, snapshot_request, uuid_of
 from fake.inventory import faults
 from vdisk.commands.access import Access
 from vdisk.commands.handlers import Handlers
+from vdisk.engine.health import HealthBoard
 from vdisk.lifecycle.check_look import Limits, Look
 from vdisk.lifecycle.check_repair import Repair
 from vdisk.lifecycle.check_trash import judge
@@ -23,6 +25,8 @@ from vdisk.model.layout import Layout
 from vdisk.model.names import IMAGE_ID_KEY, IMAGE_NAME_KEY, Kind
 from vdisk.model.records import Kept, Mark, Store
 from vdisk.service.checks import Wish
+from vdisk.service.housekeeping import Housekeeper
+from vdisk.service.housekeeping import Settings as HousekeepingSettings
 
 _numbers = itertools.count(0x100)
 
@@ -460,3 +464,32 @@ def test_subjects_of_other_kinds_are_never_judged(fake):
     look = Look(fake, fake.where(), 0.0)
     for kind in (SubjectKind.INTENT, SubjectKind.DIRECTORY):
         assert judge(look, Subject(kind, "x")) == []
+
+
+def test_findings_are_in_the_clusters_health_until_they_are_mended(fake, mgr):
+    shown = []
+    board = HealthBoard(shown.append)
+    settings = HousekeepingSettings(lambda: 1.0, lambda: 0.0)
+    keeper = Housekeeper(mgr.session, mgr.readers, mgr.services, settings, board, logging.getLogger("x"))
+    object.__setattr__(mgr.checks, "_on_found", keeper.told)
+    stage = Stage(fake)
+    stage.object_without_key()
+    stage.trash_orphan()
+    result, _ = found(mgr, stage)
+    assert shown[-1]["VDISK_CHECK_FINDINGS"]["detail"] == ["rbd: 2 finding(s); see 'ceph vdisk check rbd'"]
+    found(mgr, stage, repair=True)
+    assert shown[-1]["VDISK_CHECK_FINDINGS"]["summary"].startswith("checks of vdisk found 1 thing(s)")
+    orphan = next(item["id"] for item in result["findings"] if item["class"] == "trash_orphan")
+    found(mgr, stage, repair=True, findings=(orphan,))
+    assert shown[-1] == {}
+    # Another mgr learns it from the pool; a pool that is gone is forgotten.
+    stage.object_without_key()
+    found(mgr, stage)
+    heir = Housekeeper(mgr.session, mgr.readers, mgr.services, settings, board, logging.getLogger("x"))
+    board.clear("VDISK_CHECK_FINDINGS")
+    heir.round()
+    mgr.until(lambda: "VDISK_CHECK_FINDINGS" in shown[-1])
+    mgr.until(lambda: not heir._under_way)
+    fake.remove_pool("rbd")
+    heir.round()
+    assert shown[-1] == {}

@@ -10,6 +10,7 @@ from fake.drive import GIB, a_snapshot, a_volume, do, uuid_of
 from fake.inventory import faults, inventory
 from vdisk.commands.access import Access
 from vdisk.commands.handlers import Handlers
+from vdisk.engine.health import HealthBoard
 from vdisk.lifecycle.volume_create import CreateVolume
 from vdisk.model.errors import VdiskError
 from vdisk.model.layout import Layout
@@ -169,6 +170,7 @@ def test_what_has_expired_goes_by_itself(fake, mgr, desk):
         mgr.readers,
         mgr.services,
         Settings(lambda: 1.0, lambda: 0.0),
+        HealthBoard(lambda checks: None),
         logging.getLogger("x"),
         lambda: clock[0],
     )
@@ -190,6 +192,7 @@ def test_a_check_runs_by_itself_when_it_is_due(fake, mgr):
         mgr.readers,
         mgr.services,
         Settings(lambda: 1.0, lambda: DAY),
+        HealthBoard(lambda checks: None),
         logging.getLogger("x"),
         lambda: fake.now,
     )

@@ -230,6 +230,10 @@ class CephCluster:
         """Return the bytes an image's own objects take, None when it has no object map."""
         return self.images.used(where, image)
 
+    def exclusive(self, where: Location, image: Image) -> int | None:
+        """Return the bytes of an image's objects that no snapshot of it shares."""
+        return self.images.exclusive(where, image)
+
     def pool_usage(self, pool_id: int) -> tuple[int, int]:
         """Return (bytes stored, bytes that can still be stored) of a pool."""
         return self._mgr.pool_usage(pool_id)

@@ -10,7 +10,7 @@ import rbd
 
 from ..model.errors import NotReady
 from ..model.layout import Layout, feature_names
-from ..model.observed import FEATURE_BITS, OBJECT_MAP, Image, Location, Trashed, Watcher
+from ..model.observed import FAST_DIFF, FEATURE_BITS, OBJECT_MAP, Image, Location, Trashed, Watcher
 from . import omap
 from .connection import Connection, MgrContext, clone_takes_format
 from .header import decode_image, decode_string, decode_trash, undeferred
@@ -84,11 +84,18 @@ class Images:
 
     def used(self, where: Location, image: Image) -> int | None:
         """Return the bytes that an image's own objects take at most, None when it has no object map to tell."""
-        if not image.features & OBJECT_MAP:
-            return None
+        return self._counted(where, image) if image.features & OBJECT_MAP else None
+
+    def exclusive(self, where: Location, image: Image) -> int | None:
+        """Return the bytes that an image's objects take which no snapshot of it shares; None where nothing tells."""
+        if not image.snaps:
+            return self.used(where, image)
+        return self._counted(where, image, changed=True) if image.features & FAST_DIFF else None
+
+    def _counted(self, where: Location, image: Image, changed: bool = False) -> int | None:
         size = 1 << image.order
         with self._connection.ioctx(where, f"reading the object map of {where}/{image.name}") as ioctx:
-            count = count_objects(ioctx, image.id, -(-image.size // size))
+            count = count_objects(ioctx, image.id, -(-image.size // size), changed)
         return None if count is None else min(count * size, image.size)
 
     def default_features(self) -> int:

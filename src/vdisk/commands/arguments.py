@@ -97,6 +97,8 @@ class Command:
     dry_run: bool = True
     columns: tuple[str, ...] = field(default=())
     """Columns of the plain table for commands that answer with a list."""
+    tree: bool = False
+    """The answer is a list of nested nodes, which are drawn."""
 
     @property
     def prefix(self) -> str:

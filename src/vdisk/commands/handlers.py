@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..engine.operation import Operation
@@ -28,10 +28,11 @@ from .base import Arguments, page
 from .handlers_adopt import AdoptHandlers
 from .handlers_check import CheckHandlers
 from .handlers_trash import TrashHandlers
+from .handlers_tree import TreeHandlers
 from .render import Answer
 
 
-class Handlers(CheckHandlers, TrashHandlers, AdoptHandlers):
+class Handlers(CheckHandlers, TrashHandlers, AdoptHandlers, TreeHandlers):
     """One method a command, named in the table."""
 
     # -- volumes -------------------------------------------------------------------------------------------------
@@ -218,10 +219,24 @@ class Handlers(CheckHandlers, TrashHandlers, AdoptHandlers):
             return self._shown(self._service.pending(creation))
         item = self._service.volume(found) if kind is Kind.VOLUME else self._service.snapshot(found)
         details = self._service.details(found)
+        details.update(self._lineage(found, details["watchers"]))
         for parent in details["parents"]:
             if not self._access.may(parent["pool"] or "", parent["namespace"]):
                 parent.update(dict.fromkeys(parent))
         return {**self._shown(item), **details}
+
+    def _lineage(self, found: Found, watchers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Return what ``tree`` says too: what the image alone takes, what holds it, what would be freed with it."""
+        family, node = self._services.lineage.of(found, whole=False)
+        if node is None:
+            return {"exclusive": None, "held_by": [], "frees": 0}
+        facts = family.facts(node)
+        unseen = [key for key in node.children if (kin := family.nodes.get(key)) and not self._visible(kin.where)]
+        if unseen:
+            facts["held_by"] = [reason for reason in facts["held_by"] if not reason.startswith("clone ")]
+            facts["held_by"].append(f"{len(unseen)} clones that you may not see")
+        facts["held_by"][1:1] = [f"in use by {found['address']} (client.{found['client']})" for found in watchers]
+        return {name: facts[name] for name in ("exclusive", "held_by", "frees")}
 
     def _shown(self, item: Volume | Snapshot) -> dict[str, Any]:
         """Return an object's JSON form without what lies in pools that the caller may not see."""

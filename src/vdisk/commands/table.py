@@ -136,6 +136,14 @@ COMMANDS: tuple[Command, ...] = (
         dry_run=False,
     ),
     Command(
+        "tree",
+        "tree",
+        "Draw who descends from whom in <pool_spec>, or in the family of a volume (handle or pool[/namespace]/name), "
+        "with sizes, what holds each image and what would be freed with it",
+        (Argument("pool_spec", required=True, help="pool[/namespace], or a volume"),),
+        tree=True,
+    ),
+    Command(
         "adopt",
         "adopt",
         "Make the existing image <image_spec> the volume <name>, or its snapshot (image@snapshot) the snapshot <name>, "

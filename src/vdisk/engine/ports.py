@@ -131,6 +131,9 @@ class Surveys(Protocol):
 class Figures(Protocol):
     """What the cluster knows of its own use."""
 
+    def exclusive(self, where: Location, image: Image) -> int | None:
+        """Return the bytes of an image's objects that no snapshot of it shares; None where nothing tells."""
+
     def pool_usage(self, pool_id: int) -> tuple[int, int]:
         """Return (bytes stored, bytes that can still be stored) of a pool; may be some seconds old."""
 

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 from .checks import Checks
 from .core import Found, Service, Settings
+from .lineage import Lineage
 from .trash import Trash
 
-__all__ = ["Checks", "Found", "Service", "Services", "Settings", "Trash"]
+__all__ = ["Checks", "Found", "Lineage", "Service", "Services", "Settings", "Trash"]
 
 
 @dataclass(frozen=True)
@@ -16,3 +17,4 @@ class Services:
     volumes: Service
     checks: Checks
     trash: Trash
+    lineage: Lineage

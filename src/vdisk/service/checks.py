@@ -100,6 +100,7 @@ class Checks:
         settings: Settings,
         log: logging.Logger,
         clock: Callable[[], float] = time.time,
+        on_found: Callable[[Location, int], None] = lambda where, found: None,
     ) -> None:
         self._cluster = cluster
         self._engine = engine
@@ -107,6 +108,7 @@ class Checks:
         self._settings = settings
         self._log = log
         self._clock = clock
+        self._on_found = on_found
         self._lock = threading.Lock()
         self._runs: dict[tuple[int, str], Run] = {}
 
@@ -292,6 +294,7 @@ class Checks:
             self._cluster.put_records(run.where, Store.CHECK, dict(items[at : at + _SIDE_BY_SIDE]))
         summary = {"finished_at": now, "started_at": run.started_at, "found": len(verdicts)}
         self._cluster.put_records(run.where, Store.CHECK, {_SUMMARY: json.dumps(summary)})
+        self._on_found(run.where, len(verdicts))
 
     def _forget(self, where: Location, idents: Sequence[str]) -> None:
         """Take findings that were repaired off what is kept."""
@@ -301,6 +304,7 @@ class Checks:
         if summary is not None:
             summary["found"] = max(0, int(summary.get("found", 0)) - len(idents))
             self._cluster.put_records(where, Store.CHECK, {_SUMMARY: json.dumps(summary)})
+            self._on_found(where, int(summary["found"]))
 
 
 def _request(verdict: Verdict) -> Repair:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ..engine.health import HealthBoard, Severity
 from ..engine.ports import Cluster
 from ..engine.workers import Workers
 from ..model.errors import NotFound, VdiskError
@@ -21,6 +22,9 @@ from .checks import Wish
 
 if TYPE_CHECKING:
     from . import Services
+
+#: Code of the health check; what mutes it.
+FINDINGS = "VDISK_CHECK_FINDINGS"
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Housekeeper:
         readers: Workers,
         services: Services,
         settings: Settings,
+        health: HealthBoard,
         log: logging.Logger,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -47,6 +52,8 @@ class Housekeeper:
         self._readers = readers
         self._services = services
         self._settings = settings
+        self._health = health
+        self._findings: dict[tuple[str, str], int] = {}
         self._log = log
         self._clock = clock
         self._lock = threading.Lock()
@@ -60,7 +67,9 @@ class Housekeeper:
     def round(self) -> None:
         """Look after everything once, in the background."""
         try:
-            for where in self._places():
+            places = list(self._places())
+            self._forget_others({(where.pool, where.namespace) for where in places})
+            for where in places:
                 key = (where.pool_id, where.namespace)
                 with self._lock:
                     if key in self._under_way:
@@ -92,11 +101,43 @@ class Housekeeper:
             with self._lock:
                 self._under_way.discard((where.pool_id, where.namespace))
 
+    def told(self, where: Location, found: int) -> None:
+        """Take to the cluster's health how many findings the last check of a location left."""
+        with self._lock:
+            self._findings[where.pool, where.namespace] = found
+        self._publish()
+
+    def _forget_others(self, places: set[tuple[str, str]]) -> None:
+        """Forget findings of pools and namespaces that are no more."""
+        with self._lock:
+            gone = set(self._findings) - places
+            for place in gone:
+                del self._findings[place]
+        if gone:
+            self._publish()
+
+    def _publish(self) -> None:
+        with self._lock:
+            left = sorted((place, found) for place, found in self._findings.items() if found)
+        if not left:
+            self._health.clear(FINDINGS)
+            return
+        specs = [(f"{pool}/{namespace}" if namespace else pool, found) for (pool, namespace), found in left]
+        total = sum(found for _, found in left)
+        self._health.set(
+            FINDINGS,
+            Severity.WARNING,
+            f"checks of vdisk found {total} thing(s) to mend in {len(left)} place(s)",
+            [f"{spec}: {found} finding(s); see 'ceph vdisk check {spec}'" for spec, found in specs],
+        )
+
     def _check_if_due(self, where: Location) -> None:
         interval = self._settings.check_interval()
+        last = self._services.checks.last(where)
+        if last is not None and (where.pool, where.namespace) not in self._findings:
+            self.told(where, int(last.get("found", 0)))  # what an earlier mgr found
         if interval <= 0:
             return
-        last = self._services.checks.last(where)
         if last is not None and self._clock() - float(last.get("finished_at", 0.0)) < interval:
             return
         self._services.checks.begin(where, Wish())
