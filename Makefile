@@ -11,7 +11,7 @@ PYTEST ?=
 export VDISK_DEMO_DIR ?= /tmp/vdisk-demo
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap roots demo demo-down lint test test-unit test-cluster clean
+.PHONY: help proto bootstrap roots demo demo-down lint test test-unit test-cluster clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 16
@@ -21,6 +21,9 @@ bootstrap:  ## Debian packages that are missing, and the virtual environment
 
 roots: bootstrap  ## the Ceph releases that this machine does not have, each from its Debian release
 	@$(HARNESS) roots $(RELEASES)
+
+proto: bootstrap  ## the CSI interface as Python, beside its .proto (tests do this by themselves)
+	@$(PYTHON) tools/proto.py
 
 demo: bootstrap  ## a cluster with vdisk at work, to look at and play with
 	@PYTHONPATH=tests $(PYTHON) tools/demo.py
@@ -41,5 +44,5 @@ test-cluster: roots  ## tests on real clusters (RELEASES="pacific reef" PYTEST="
 test: lint roots test-unit test-cluster  ## all of it, from a bare machine
 
 clean:  ## remove what tests and tools left, but not the roots and the virtual environment
-	rm -rf build src/*.egg-info .tox .mypy_cache .ruff_cache .pytest_cache $(CACHE)/logs $(CACHE)/pytest-*
+	rm -rf build src/*.egg-info src/vdisk_csi/proto/csi_pb2* .tox .mypy_cache .ruff_cache .pytest_cache $(CACHE)/logs $(CACHE)/pytest-*
 	find src tests tools -name __pycache__ -prune -exec rm -rf {} +

@@ -1,9 +1,12 @@
-"""The distribution `vdisk`: the ceph-mgr module, and `vdisk-install`, which puts it where a mgr finds it."""
+"""The distribution `vdisk`: the ceph-mgr module, `vdisk-install`, which puts it into a mgr, and the CSI driver."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).resolve().parent
 
@@ -14,6 +17,20 @@ def version() -> str:
     found = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
     assert found is not None
     return found[1]
+
+
+class BuildWithProto(build_py):
+    """Compiles the CSI interface into what is built; in the source tree tools/proto.py does that."""
+
+    def run(self) -> None:
+        """Build the packages, then what is generated."""
+        super().run()
+        if self.editable_mode:
+            return
+        kinds = ("python_out", "pyi_out", "grpc_python_out")
+        out = [f"--{kind}={Path(self.build_lib).resolve()}" for kind in kinds]
+        argv = [sys.executable, "-m", "grpc_tools.protoc", "-I.", *out, "vdisk_csi/proto/csi.proto"]
+        subprocess.run(argv, cwd=HERE / "src", check=True)
 
 
 setup(
@@ -27,9 +44,15 @@ setup(
     python_requires=">=3.11",
     package_dir={"": "src"},
     packages=find_packages("src", include=["vdisk", "vdisk.*", "vdisk_install", "vdisk_csi", "vdisk_csi.*"]),
-    # rados and rbd come with Ceph's own packages; nothing else is needed at run time.
+    package_data={"vdisk_csi": ["proto/*.proto"]},
+    cmdclass={"build_py": BuildWithProto},
+    # rados and rbd come with Ceph's own packages; the mgr module needs nothing else at run time.
     install_requires=[],
-    entry_points={"console_scripts": ["vdisk-install = vdisk_install.cli:main"]},
+    # What grpcio-tools of pyproject.toml generates needs these or later ones.
+    extras_require={"csi": ["grpcio>=1.85.1,<2", "protobuf>=7.35,<8", "prometheus_client>=0.20,<1"]},
+    entry_points={
+        "console_scripts": ["vdisk-install = vdisk_install.cli:main", "vdisk-csi = vdisk_csi.main:main"],
+    },
     zip_safe=False,
     classifiers=[
         "Environment :: Plugins",

@@ -11,6 +11,7 @@ import mgr_module
 from mgr_module import MgrModule, Option
 
 from .cluster.backend import CephCluster
+from .cluster.shared_types import use_up_versions
 from .commands.access import Access
 from .commands.dispatch import declarations, dispatch
 from .commands.handlers import Handlers
@@ -32,6 +33,8 @@ from .service.housekeeping import Settings as HousekeepingSettings
 
 #: Tentacle gives each module a registry of its own and insists on the attribute; older releases have none.
 _REGISTRY = getattr(mgr_module, "CLICommandBase", None)
+#: Modules have an interpreter each (before Tentacle), and interpreters share next to nothing (from Python 3.12 on).
+_APART = _REGISTRY is None and sys.version_info >= (3, 12)
 _READERS = 32
 #: Threads that checks read with: more would only wait for the interpreter.
 _CHECKERS = 12
@@ -84,10 +87,9 @@ class _Context:
 
     def task_queue_is_safe(self) -> bool:
         # rbd_support gives librbd a Python progress callback, which runs in a thread of librbd's with the main
-        # interpreter's state. Where modules have interpreters of their own (before Tentacle) and those share nothing
-        # (from Python 3.12 on), the mgr dies of it at the first task, and again at each start while the task is
-        # queued: measured on Reef with Python 3.13, where not one of twelve tasks got done.
-        return _REGISTRY is not None or sys.version_info < (3, 12)
+        # interpreter's state. Where interpreters are apart the mgr dies of it at the first task, and again at each
+        # start while the task is queued: measured on Reef with Python 3.13, where not one of twelve tasks got done.
+        return not _APART
 
     def send_mon_command(self, command: Mapping[str, Any]) -> tuple[int, str, str]:
         number, out, status = self._module.mon_command(dict(command))
@@ -240,6 +242,8 @@ class Module(MgrModule):
         failpoint = failpoints.from_environment(os.environ)
         if failpoint is not None:
             self.log.warning("%s is set: this mgr will stop or die at a step", failpoints.VARIABLE)
+        if _APART:
+            use_up_versions()
         self._cluster = CephCluster(_Context(self), self.log)
         settings = EngineSettings(
             workers=lambda: int(self._number("workers", 1, 1024)),

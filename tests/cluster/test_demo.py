@@ -48,7 +48,7 @@ def play(where: Path, *args: str) -> str:
     """Run the demonstration to its end; return what it printed."""
     process = start(where, *args)
     try:
-        out = process.communicate(timeout=250)[0]
+        out = process.communicate(timeout=400)[0]
     finally:
         process.terminate()
     assert process.returncode == 0, out
@@ -73,7 +73,7 @@ def left(where: Path) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_plays_leaves_the_cluster_up_and_plays_again(where: Path) -> None:
     out = play(where)
     assert "checksums are those from before the snapshot" in out

@@ -13,6 +13,7 @@ from harness.cluster import Cluster, ClusterFailed
 from harness.config import FAST
 from harness.genesis import has_module
 from harness.releases import ensure_root
+from harness.silence import explain
 from harness.wait import wait_for
 
 if TYPE_CHECKING:
@@ -221,3 +222,14 @@ def test_failed_start_tells_why(release_name: str) -> None:
 
 def test_no_crashes(bare: Cluster) -> None:
     assert bare.crashes() == []
+
+
+def test_what_a_manager_is_doing_can_be_told_from_outside(cluster: Cluster) -> None:
+    told = explain(cluster)
+    for client in ("the old handle", "a new handle"):
+        assert f"pg stat, {client}: (0," in told, told
+    assert "pg stat, the tool: 0" in told, told
+    assert f'"active_name": "{cluster.active_mgr()}"' in told
+    assert re.search(r"mgr\.x, pid \d+, threads:\n +\d+ x ", told), told
+    if cluster.release.name == "tentacle":
+        assert "vdisk/module.py" in told, told

@@ -329,13 +329,32 @@ def test_partial_images(cluster: Cluster, images: Images, pool_spec: str) -> Non
         ioctx.remove_object(f"rbd_header.{headless.id}")
         ioctx.remove_object(f"rbd_header.{listed.id}")
         ioctx.remove_object("rbd_id.listed")
-        for name in ("headless", "listed"):
+        for name, image_id in (("headless", headless.id), ("listed", listed.id)):
             assert images.find(where, name) is None
-            assert images.partial(where, name)
-            images.remove(where, name)
-            assert not images.partial(where, name)
+            assert images.partial(where, name) == image_id
+            images.remove_unfinished(where, name, image_id)
+            assert images.partial(where, name) is None
+            assert images.find_id(where, image_id) is None
             rbd.RBD().create(ioctx, name, 8 * MIB)
             compare(cluster, images, pool_spec, name)
+
+
+def test_what_remains_of_an_image_in_the_trash_is_found(cluster: Cluster, images: Images, pool_spec: str) -> None:
+    where = where_of(cluster, pool_spec)
+    with opened(cluster, pool_spec) as ioctx:
+        rbd.RBD().create(ioctx, "image", 8 * MIB)
+        found = images.find(where, "image")
+        assert found is not None
+        rbd.RBD().trash_move(ioctx, "image", 0)
+        trashed = images.find_id(where, found.id)
+        assert trashed is not None
+        assert (trashed.trashed, trashed.size) == (True, 8 * MIB)
+        ioctx.remove_object(f"rbd_header.{found.id}")
+        remains = images.find_id(where, found.id)
+        assert remains is not None
+        assert (remains.name, remains.trashed, remains.size, remains.children) == ("image", True, 0, ())
+        images.remove_trashed(where, found.id)
+        assert images.find_id(where, found.id) is None
 
 
 def test_watchers(cluster: Cluster, context: Context, images: Images, pool_spec: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import time
 from collections.abc import Iterator
 
@@ -9,6 +10,7 @@ import pytest
 
 from cluster.support import MIB, Vdisk, has_task_queue, image_spec, mgr_log, pool_id, snapshots
 from harness.cluster import Cluster
+from harness.releases import REPO
 from harness.wait import wait_for
 from vdisk.commands.table import COMMANDS
 
@@ -260,3 +262,44 @@ def test_the_journal_can_be_changed_while_the_module_runs(cluster: Cluster, pool
         cluster.ceph("config", "set", "mgr", "mgr/vdisk/journal_instance", "default")
         cluster.ceph("config", "rm", "mgr", "mgr/vdisk/journal_instance")
     wait_for(lambda: names() == ["old"], 30, "the option's effect")
+
+
+#: Run by the release's own Python: classes of a second interpreter until one has the number of a class of rados's.
+_TWO_INTERPRETERS = """
+import sys, types, rados, _interpreters
+sys.modules["rbd"] = types.ModuleType("rbd")
+rados.ObjectNotFound("x", errno=2)
+inner = _interpreters.create("legacy")
+failed = _interpreters.run_string(inner, '''
+import importlib.util, sys, types, rados
+if {mended}:
+    sys.modules["rbd"] = types.ModuleType("rbd")
+    spec = importlib.util.spec_from_file_location("shared_types", "{path}")
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    assert made.use_up_versions() > 20
+    assert made.use_up_versions() == 0
+for _ in range(100000):
+    class Own:
+        def __init__(self, value):
+            pass
+    Own(1), Own(2), Own(3)
+    assert rados.ObjectNotFound("x", errno=2).errno == 2
+''')
+print("wrong" if failed else "right")
+"""
+
+
+def test_classes_that_interpreters_share_are_not_mistaken_for_others(cluster: Cluster) -> None:
+    if cluster.release.name != "reef":
+        pytest.skip("its modules share one interpreter, or interpreters number classes together")
+    path = cluster.layout.dir / "shared_types.py"
+    path.write_text((REPO / "src/vdisk/cluster/shared_types.py").read_text())
+
+    def outcome(mended: bool) -> str:
+        code = _TWO_INTERPRETERS.replace("{mended}", str(mended)).replace("{path}", str(path))
+        argv = cluster.release.command(["python3", "-c", code], [cluster.layout.dir])
+        return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=120).stdout.strip()
+
+    assert outcome(mended=False) == "wrong"
+    assert outcome(mended=True) == "right"

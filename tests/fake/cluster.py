@@ -152,17 +152,19 @@ class FakeCluster:
                 if listed == image_id:
                     return self._load(where, name, image_id, False)
             if image_id in space.trash:
-                return self._load(where, space.trash[image_id], image_id, image_id not in space.moving)
+                name = space.trash[image_id]
+                return self._load(where, name, image_id, image_id not in space.moving) or Image.remains(name, image_id)
             return None
 
-    def partial(self, where: Location, name: str) -> bool:
-        """Tell whether an image is there in name only."""
+    def partial(self, where: Location, name: str) -> str | None:
+        """Return the id of an image that is there in name only."""
         self._read("partial", where)
         with self._lock:
             space = self.space(where)
-            if name in space.ids:
-                return space.ids[name] not in space.headers
-            return name in space.listing
+            image_id = space.ids.get(name)
+            if image_id is None:
+                return space.listing.get(name)
+            return image_id if image_id not in space.headers else None
 
     def watchers(self, where: Location, image_id: str) -> tuple[Watcher, ...]:
         """Return who has an image open."""
@@ -351,37 +353,41 @@ class FakeCluster:
             header.size = size
         self._moment("grow", "after", where)
 
-    def remove_unfinished(self, where: Location, image: str) -> None:
-        """Remove an image and what is left of one: header, id object, directory, in librbd's order.
+    def remove_unfinished(self, where: Location, image: str, image_id: str) -> None:
+        """Remove an image and what is left of one, through the trash.
 
         A clone that its parent does not know, or whose parent's snapshot is gone, goes like any other (measured).
         """
         self._moment("remove_unfinished", "before", where)
         with self._lock:
             space = self.space(where)
-            image_id = space.ids.get(image) or space.listing.get(image)
-            header = space.headers.get(image_id) if image_id is not None else None
-            if image_id is not None and header is not None:
-                if header.snaps:
-                    raise NotReady(f"removing {where}/{image}: image has snapshots")
-                abandoned = self._unlink(where, image_id, header)
-        if image_id is not None and header is not None:
-            self._moment("remove_unfinished", "unlinked", where)
-            with self._lock:
-                for above, snap in abandoned:
-                    above.snaps.remove(snap)
+            if image not in space.listing and space.ids.get(image) == image_id and image_id not in space.headers:
+                del space.ids[image]
+        self._move_to_trash("remove_unfinished", where, image)
+        with self._lock:
+            header = space.headers.get(image_id) if image_id in space.trash else None
+            if header is not None and header.snaps:
+                raise NotReady(f"removing {where}/{image}: image has snapshots")
+            abandoned = [] if header is None else self._unlink(where, image_id, header)
+        self._moment("remove_unfinished", "unlinked", where)
+        with self._lock:
+            for above, snap in abandoned:
+                above.snaps.remove(snap)
+            if header is not None:
                 del space.headers[image_id]
         self._moment("remove_unfinished", "headless", where)
         with self._lock:
-            space.ids.pop(image, None)
-        self._moment("remove_unfinished", "listed", where)
-        with self._lock:
-            space.listing.pop(image, None)
+            space.trash.pop(image_id, None)
         self._moment("remove_unfinished", "after", where)
 
     def trash(self, where: Location, image: str, seconds: int = 0) -> None:
-        """Move an image to the trash: known there first, then nameless, then off the directory, in librbd's order."""
+        """Move an image to the trash."""
         self._moment("trash", "before", where)
+        self._move_to_trash("trash", where, image, seconds)
+        self._moment("trash", "after", where)
+
+    def _move_to_trash(self, method: str, where: Location, image: str, seconds: int = 0) -> None:
+        """Move an image: known in the trash first, then nameless, then off the directory, in librbd's order."""
         with self._lock:
             space = self.space(where)
             image_id = space.listing.get(image)
@@ -394,16 +400,16 @@ class FakeCluster:
             else:  # librbd looks for a move that was cut short
                 image_id = next((at for at in space.moving if space.trash.get(at) == image), None)
         if image_id is not None:
-            self._moment("trash", "both", where)
+            self._moment(method, "both", where)
             with self._lock:
                 space.ids.pop(image, None)
-            self._moment("trash", "nameless", where)
+            self._moment(method, "nameless", where)
             with self._lock:
                 space.listing.pop(image, None)
-            self._moment("trash", "moving", where)
+            self._moment(method, "moving", where)
             with self._lock:
                 space.moving.discard(image_id)
-        self._moment("trash", "after", where)
+            self._moment(method, "trashed", where)
 
     def queue_removal(self, where: Location, image_id: str) -> str | None:
         """Give a trashed image to rbd_support; the same one twice is one task, one that is gone is none."""

@@ -65,7 +65,9 @@ class Run:
     def undo(self) -> None:
         """Undo what was begun."""
         executor = Executor(self.fake, self.fake, self.failpoint)
-        for step in self.request.undo(self.fake):
+        plan = self.request.undo(self.fake)
+        self.request = plan.request
+        for step in plan.steps:
             executor.run(step)
 
     def step_names(self) -> list[str]:

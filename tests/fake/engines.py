@@ -60,8 +60,16 @@ class Mgr:
         end = time.monotonic() + PATIENCE
         with self.engine._changed:
             while not condition():
-                assert time.monotonic() < end, f"{what} did not happen"
+                assert time.monotonic() < end, f"{what} did not happen; {self._under_way()}"
                 self.engine._changed.wait(0.002)
+
+    def _under_way(self) -> str:
+        """Tell what moves and what does not. Caller holds the engine's lock."""
+        shown = [
+            f"{op.to_dict(details=True)}, behind {self.engine._locks.blockers(op.id)}"
+            for op in self.engine._book.live.values()
+        ]
+        return f"workers {self.engine._workers.load()}, " + ("\n".join(shown) or "no operations")
 
     def ended(self, *operations: Operation) -> None:
         """Wait until operations ended."""

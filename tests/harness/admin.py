@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,9 @@ import rbd
 
 from harness.cli import CephError, CommandTimeout
 from harness.client import ClusterClient
-from harness.wait import Hopeless, wait_for
+from harness.daemon import Daemon
+from harness.silence import explain
+from harness.wait import Hopeless, WaitTimeout, wait_for
 
 PROBES = {"vdisk": "vdisk status", "rbd_support": "rbd task list"}
 """Module -> a command that it answers with 0 as soon as it is ready."""
@@ -18,6 +20,8 @@ PROBES = {"vdisk": "vdisk status", "rbd_support": "rbd task list"}
 
 class ClusterAdmin(ClusterClient):
     """Administration of one running cluster."""
+
+    mgrs: Mapping[str, Daemon]
 
     def create_pool(self, name: str, pg_num: int = 8, namespaces: Iterable[str] = (), rbd_init: bool = True) -> None:
         """Create a pool with one copy of everything, ready for RBD images, and RBD namespaces in it."""
@@ -89,7 +93,10 @@ class ClusterAdmin(ClusterClient):
             self._wait_respawn(dump, timeout)
 
     def wait_module(self, name: str = "vdisk", timeout: float = 60) -> None:
-        """Wait until an enabled module answers its probe command. Fails at once if the module failed to load."""
+        """Wait until an enabled module answers its probe command. Fails at once if the module failed to load.
+
+        When it never answers, the exception tells what the managers are doing instead.
+        """
         self.wait_active_mgr(timeout)
         probe = PROBES.get(name)
 
@@ -102,7 +109,10 @@ class ClusterAdmin(ClusterClient):
                 raise CommandError(f"{probe}: {ret} {status or out}")
             return True
 
-        wait_for(ready, timeout, f"module {name} answers", ignore=(CommandError, CephError))
+        try:
+            wait_for(ready, timeout, f"module {name} answers", ignore=(CommandError, CephError))
+        except WaitTimeout as silence:
+            raise WaitTimeout(f"{silence}\n{explain(self)}") from None
 
     def health(self) -> dict[str, Any]:
         """Return `ceph health detail`: `status`, and `checks` by code."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from harness import genesis
+from harness import genesis, silence
 from harness.admin import ClusterAdmin
 from harness.config import Conf
 from harness.daemon import Daemon, Process
@@ -216,12 +216,16 @@ class Cluster(ClusterAdmin):
     def _daemon(self, kind: str, ident: str, process: Process | None = None) -> Daemon:
         argv = self.plan.command(f"ceph-{kind}", "-f", "--conf", str(self.layout.conf), "-i", ident)
         env = dict(self._env)
+        log_path = self.layout.log(f"ceph-{kind}.{ident}")
         if kind == "mgr" and self.release.name != "tentacle":
             env["PYTHONPATH"] = str(genesis.STUBS)
+        elif kind == "mgr":
+            # All modules share one interpreter here, so that one handler sees all of their threads.
+            env |= {"PYTHONPATH": str(silence.PROBE), "VDISK_STACKS": str(silence.stacks_path(log_path))}
         return Daemon(
             f"{kind}.{ident}",
             argv,
-            log_path=self.layout.log(f"ceph-{kind}.{ident}"),
+            log_path=log_path,
             env=env,
             detached=self._detached,
             process=process,

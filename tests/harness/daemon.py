@@ -111,8 +111,8 @@ class Daemon:
 
     def stop(self, timeout: float = 20) -> None:
         """End it in good order (SIGTERM); after `timeout` seconds by force."""
-        self._signal(signal.SIGTERM)
-        self._signal(signal.SIGCONT)
+        self.send(signal.SIGTERM)
+        self.send(signal.SIGCONT)
         try:
             self._wait_gone(timeout)
         except WaitTimeout:
@@ -120,16 +120,21 @@ class Daemon:
 
     def kill(self) -> None:
         """End it as a crash would (SIGKILL), and wait until it is gone."""
-        self._signal(signal.SIGKILL)
+        self.send(signal.SIGKILL)
         self._wait_gone(30)
 
     def pause(self) -> None:
         """Freeze it (SIGSTOP): connections stay open, nothing is answered."""
-        self._signal(signal.SIGSTOP)
+        self.send(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let a paused one run on."""
-        self._signal(signal.SIGCONT)
+        self.send(signal.SIGCONT)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal; nothing happens if it does not run."""
+        if self.running and self._process is not None:
+            self._process.send(number)
 
     def restart(self, env: Mapping[str, str] | None = None) -> None:
         """Stop it in good order and start it again."""
@@ -156,10 +161,6 @@ class Daemon:
         process = self._process
         where = {"pid": process.pid, "started": process.started} if process else {}
         return {"name": self.name, **where}
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self.running and self._process is not None:
-            self._process.send(number)
 
     def _wait_gone(self, timeout: float) -> None:
         wait_for(lambda: not self.running, timeout, f"{self.name} ends", interval=0.01)

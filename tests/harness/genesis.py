@@ -12,6 +12,7 @@ from pathlib import Path
 from harness import cli, config, keys
 from harness.layout import Layout
 from harness.releases import REPO, Release
+from harness.silence import PROBE
 
 STOCK_MODULES = "/usr/share/ceph/mgr"
 SOURCE = REPO / "src"
@@ -54,7 +55,7 @@ class Plan:
     @property
     def binds(self) -> list[Path]:
         """Directories that the programs must see when they run in another root."""
-        return [path for path in (self.layout.dir, SOURCE, STUBS) if path.exists()]
+        return [path for path in (self.layout.dir, SOURCE, STUBS, PROBE) if path.exists()]
 
     def command(self, *argv: str) -> list[str]:
         """Return the argument list that runs a program of this cluster's release."""

@@ -118,7 +118,7 @@ class Stage:
 
     def image_lost(self):
         volume = self.volume()
-        self.fake.remove_unfinished(self.where, volume.image)
+        self.fake.remove_unfinished(self.where, volume.image, self.space.ids[volume.image])
         self.expect(Trouble.IMAGE_LOST, volume.uuid)
 
     def image_trashed(self):
@@ -452,7 +452,7 @@ def test_the_command_answers_and_refuses(fake, mgr):
     arguments = {"pool_spec": "rbd", "finding": None, "repair": None, "wait": None, "dry_run": None}
     answer = handlers.check(arguments)
     assert answer["found"] == 1
-    assert [run["kind"] for run in handlers.op_ls({}) if run["id"] == answer["operation"]] == ["check"]
+    assert [run["kind"] for run in handlers.op_ls({"ids": None}) if run["id"] == answer["operation"]] == ["check"]
     assert handlers.op_info({"id": answer["operation"]})["state"] == "done"
     for bad, code in (({"finding": "nonsense"}, errno.EINVAL), ({"pool_spec": "other"}, errno.EACCES)):
         with pytest.raises(Exception, match=r".") as raised:

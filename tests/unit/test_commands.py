@@ -116,9 +116,10 @@ LINES = {
     "snap info rbd/image@snapshot-1": {"snapshot": "rbd/image@snapshot-1"},
     "snap rm rbd/snapshot-1": {"snapshot": "rbd/snapshot-1"},
     "op ls": {},
+    "op ls --ids a,b": {"ids": "a,b"},
     "op info some-id": {},
-    "op cancel some-id": {},
-    "op retry some-id": {},
+    "op cancel some-id --dry-run": {"dry_run": True},
+    "op retry some-id --wait 0": {"wait": 0.0},
     "status": {},
 }
 
@@ -178,7 +179,7 @@ def test_prefixes_are_unique():
 
 def test_changing_commands_take_wait_and_dry_run():
     for command in COMMANDS:
-        if command.changes and command.dry_run:
+        if command.changes:
             assert command.all_arguments[-1] == DRY_RUN
             assert WAIT in command.all_arguments
 
@@ -481,13 +482,64 @@ def test_operations_of_other_tenants_are_not_shown(fake, mgr):
     assert Shell(mgr)("op info", id=operation.id)["state"] == "done"
 
 
+def test_cancelling_shows_what_it_would_undo_then_undoes_it_and_may_be_repeated(fake, mgr, shell):
+    fake.hook = gate = Gate("create_image", moment="after")
+    operation = mgr.engine.submit(CreateVolume(fake.where(), "pvc-1", uuid_of(1), GIB, Layout()))
+    gate.reach()
+    shown = shell("op cancel", id=operation.id, dry_run=True)
+    assert [step["step"] for step in shown["steps"]] == ["remove-unfinished", "remove-entry", "release-name"]
+    assert operation.abort is None
+    assert shell("op cancel", id=operation.id, wait=0)["state"] == "running"
+    info = shell("op info", id=operation.id)
+    assert (info["step"], info["undoing"]) == ("create-image", True)
+    assert info["step_started_at"] is not None
+    gate.open()
+    ended = shell("op cancel", id=operation.id)
+    assert ended["state"] == "failed"
+    assert "cancelled" in ended["error"]["message"]
+    assert inventory(fake) == {"tasks": []}
+    assert shell("op cancel", id=operation.id) == ended
+    assert shell("op cancel", id=operation.id, dry_run=True)["steps"] == []
+
+
+def test_retrying_shows_what_would_run_then_runs_it(fake, mgr, shell):
+    a_volume(fake)
+    fake.fail_on("queue_removal", errors.Internal("odd"))
+    removed = shell("volume rm", volume="rbd/pvc-1")
+    operation = mgr.engine.operation(removed["operation"])
+    mgr.ended(operation)
+    assert shell("status")["stuck"] == 1
+    shown = shell("op retry", id=operation.id, dry_run=True)
+    assert [step["step"] for step in shown["steps"]][-1] == "queue-removal"
+    assert operation.stuck
+    assert shell("op retry", id=operation.id)["state"] == "done"
+    assert shell("op retry", id=operation.id, dry_run=True)["error"]["code"] == "invalid_argument"
+
+
 def test_wait_zero_answers_pending(fake, mgr, shell):
     fake.hook = gate = Gate("create_image")
     answer = shell("volume create", pool_spec="rbd", name="pvc-1", size="1G", wait=0)
     assert answer["state"] == "pending"
     assert shell("volume info", volume="rbd/pvc-1")["state"] == "pending"
+    (row,) = shell("op ls", ids=answer["operation"])
+    assert (row["id"], row["state"], row["answered"]) == (answer["operation"], "running", False)
     gate.open()
+    created = shell("volume create", pool_spec="rbd", name="pvc-1", size="1G")
+    assert "operation" not in created
     assert shell("volume create", pool_spec="rbd", name="pvc-1", size="1G")["handle"] == answer["handle"]
+
+
+def test_operations_are_polled_by_id(fake, mgr, shell):
+    operation = mgr.engine.submit(CreateVolume(fake.where(), "pvc-1", uuid_of(1), GIB, Layout()))
+    mgr.ended(operation)
+    rows = shell("op ls", ids=f"nothing,{operation.id}, nothing")
+    assert [(row["id"], row["state"], row["answered"]) for row in rows] == [
+        ("nothing", "unknown", False),
+        (operation.id, "done", True),
+    ]
+    assert Shell(mgr, TENANT)("op ls", ids=operation.id)[0]["state"] == "unknown"
+    assert shell("op ls", ids=",")["error"]["code"] == "invalid_argument"
+    assert shell("op ls", ids=",".join(map(str, range(1001))))["error"]["code"] == "invalid_argument"
 
 
 def test_while_the_module_stops_commands_answer_so(mgr):

@@ -530,6 +530,48 @@ def test_requests_that_arrive_before_the_intents_are_read_wait_for_them(fake, mg
     assert operation.error is None
 
 
+def test_an_operation_tells_that_it_waits_for_intents_to_be_read(fake, mgr):
+    fake.hook = gate = Gate("load_intents", moment="read")
+    operation = mgr.engine.submit(create(fake))
+    gate.reach()
+    shown = operation.to_dict(details=True)
+    assert (shown["state"], shown["waiting_for"]) == ("queued", ["the intents of rbd to be read"])
+    assert shown["waiting_since"] is not None
+    assert mgr.engine.figures()["recovering"] == 1
+    gate.open()
+    mgr.ended(operation)
+    assert (operation.waiting_for, operation.waiting_since) == ([], None)
+    mgr.engine.recover()
+    mgr.until(lambda: len(mgr.engine._recovery.loaded) == 2, "recovery")
+    assert mgr.engine.figures()["recovering"] == 0
+
+
+@pytest.mark.parametrize("scenario", ["create", "restore", "clone"])
+def test_nobody_snapshots_what_may_have_to_be_made_anew(fake, mgr, scenario):
+    request = SCENARIOS[scenario](fake)
+    fake.hook = gate = Gate("write_entry", count=2)
+    fake.fail_on("write_entry", NotReady("later"))
+    making = mgr.engine.submit(request)
+    gate.reach()
+    cut = mgr.engine.submit(CreateSnapshot(request.where, "early", uuid_of(8), request.image, Layout(features=61)))
+    assert (cut.state, cut.waiting_for) == (State.QUEUED, [f"operation {making.id}"])
+    gate.open()
+    mgr.ended(making, cut)
+    assert (making.error, cut.error) == (None, None)
+
+
+def test_cancelling_what_waits_for_intents_to_be_read_wedges_no_name(fake, mgr):
+    fake.hook = gate = Gate("load_intents", moment="read")
+    cancelled = mgr.engine.submit(create(fake))
+    gate.reach()
+    mgr.engine.cancel(cancelled.id)
+    assert cancelled.state is State.FAILED
+    gate.open()
+    again = mgr.engine.submit(create(fake))
+    mgr.ended(again)
+    assert again.error is None
+
+
 def test_recovery_is_tried_again_when_the_pools_cannot_be_listed(fake, mgr):
     fake.fail_on("rbd_pools", NotReady("later"), times=2)
     mgr.engine.recover()
@@ -644,6 +686,7 @@ def test_operations_tell_their_steps_and_timings(fake, mgr):
     ]
     assert all(step["seconds"] >= 0 for step in shown["steps"])
     assert (shown["state"], shown["progress"], shown["error"]) == ("done", 1.0, None)
+    assert shown["step"] is shown["step_started_at"] is None
 
 
 def test_unknown_operations_are_not_found(mgr):

@@ -89,6 +89,27 @@ def test_a_second_crash_during_recovery_leads_to_the_same_end(scenario):
 
 
 @pytest.mark.parametrize("scenario", CREATING)
+def test_a_crash_anywhere_in_the_removal_of_an_unfinished_image_leads_to_the_same_end(scenario):
+    moments, end = uncut(scenario)
+    making = [number for number, (name, _) in enumerate(moments) if name in ("create_image", "clone_image")]
+    for number in making:
+        reached = set()
+        for second in range(60):
+            fake, request = stage(scenario)
+            run = Run(fake, request)
+            assert cut(fake, run, number)
+            if not cut(fake, run, second):
+                break
+            reached.update(call for call in fake.calls if call == "remove_unfinished")
+            run.go()
+            fake.run_tasks()
+            assert inventory(fake) == end, f"cut {moments[number]}, then at moment {second}"
+        else:
+            raise AssertionError("the second run never got to its end")
+    assert reached, "no unfinished image was ever removed"
+
+
+@pytest.mark.parametrize("scenario", CREATING)
 def test_without_its_intent_a_cut_creation_goes_on_or_is_refused_and_can_be_removed(scenario):
     moments, end = uncut(scenario)
     kinds = set()

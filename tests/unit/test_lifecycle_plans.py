@@ -350,7 +350,7 @@ def test_journal_that_leads_to_another_name_is_never_followed(fake):
 
 def test_journal_that_leads_to_a_lost_image_is_reported(fake):
     volume = a_volume(fake)
-    fake.remove_unfinished(volume.where, volume.image)
+    fake.remove_unfinished(volume.where, volume.image, fake.find(volume.where, volume.image).id)
     with pytest.raises(Internal, match="does not exist"):
         CreateVolume(volume.where, "pvc-1", uuid_of(9), GIB, Layout()).plan(fake)
     do(fake, RemoveVolume(volume.where, volume.name, volume.uuid))

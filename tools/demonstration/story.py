@@ -147,7 +147,7 @@ class Story:
         # The refused removal stays among the failed ones for an hour.
         return all(operation["state"] in ("done", "failed") for operation in self._json("ceph vdisk op ls"))
 
-    def _wait(self, what: str, ready: Callable[[], object], seconds: float = 60) -> None:
+    def _wait(self, what: str, ready: Callable[[], object], seconds: float = 180) -> None:
         until = time.monotonic() + seconds
         while not ready():
             if time.monotonic() > until:

@@ -71,8 +71,8 @@ class CephCluster:
         """Return an image by id."""
         return self.images.find_id(where, image_id)
 
-    def partial(self, where: Location, name: str) -> bool:
-        """Tell whether an image is there in name only."""
+    def partial(self, where: Location, name: str) -> str | None:
+        """Return the id of an image that is there in name only."""
         return self.images.partial(where, name)
 
     def watchers(self, where: Location, image_id: str) -> tuple[Watcher, ...]:
@@ -145,9 +145,9 @@ class CephCluster:
         """Grow an image."""
         self.images.resize(where, image, size)
 
-    def remove_unfinished(self, where: Location, image: str) -> None:
+    def remove_unfinished(self, where: Location, image: str, image_id: str) -> None:
         """Remove an image that was never finished."""
-        self.images.remove(where, image)
+        self.images.remove_unfinished(where, image, image_id)
 
     def trash(self, where: Location, image: str, seconds: int = 0) -> None:
         """Move an image to the trash, protected from being removed for so long."""

@@ -44,7 +44,7 @@ class Images:
             return self._load(ioctx, name, image_id, trashed=False)
 
     def find_id(self, where: Location, image_id: str) -> Image | None:
-        """Return the image of that id, in the trash or not, or None."""
+        """Return the image of that id, in the trash or not, or None; of one that is half removed, what remains."""
         with self._connection.ioctx(where, f"reading image {where} id {image_id}") as ioctx:
             key = f"id_{image_id}"
             listed = (omap.get_keys(ioctx, _DIRECTORY, [key]) or {}).get(key)
@@ -53,7 +53,8 @@ class Images:
             trashed = (omap.get_keys(ioctx, _TRASH, [key]) or {}).get(key)
             if trashed is not None:
                 found = decode_trash(image_id, trashed)
-                return self._load(ioctx, found.name, image_id, trashed=found.moved)
+                loaded = self._load(ioctx, found.name, image_id, trashed=found.moved)
+                return loaded or Image.remains(found.name, image_id)
             return None
 
     def trashed(self, where: Location, image_id: str) -> Trashed | None:
@@ -63,13 +64,13 @@ class Images:
             found = omap.get_keys(ioctx, _TRASH, [key]) or {}
         return decode_trash(image_id, found[key]) if key in found else None
 
-    def partial(self, where: Location, name: str) -> bool:
-        """Tell whether an image of that name is there in name only: its creation was cut short before its header."""
+    def partial(self, where: Location, name: str) -> str | None:
+        """Return the id of an image that is there in name only: its creation was cut short before its header."""
         with self._connection.ioctx(where, f"reading image {where}/{name}") as ioctx:
             image_id = self._id_of(ioctx, name)
-            if image_id is not None:
-                return self._load(ioctx, name, image_id, trashed=False) is None
-            return self._listed(ioctx, name)
+            if image_id is None:
+                return self._listed_id(ioctx, name)
+            return image_id if self._load(ioctx, name, image_id, trashed=False) is None else None
 
     def watchers(self, where: Location, image_id: str) -> tuple[Watcher, ...]:
         """Return who has the image open; empty when the image is gone. A read-only look leaves no watch of its own."""
@@ -162,16 +163,19 @@ class Images:
             image.resize(size, False)
         self._log.info("rbd: resize %s/%s to %d", where, name, size)
 
-    def remove(self, where: Location, name: str) -> None:
-        """Remove an image that was never finished; its remains in the directory go too."""
+    def remove_unfinished(self, where: Location, name: str, image_id: str) -> None:
+        """Remove an image that was never finished, whatever there is of it; gone is no error.
+
+        librbd's own removal moves an image to the trash as well, but in a form that it does not list and whose move it
+        does not take up again when that was cut. So the move is one of the ordinary kind, which both hold for.
+        """
         with self._connection.ioctx(where, f"removing {where}/{name}") as ioctx:
-            try:
-                self._rbd.remove(ioctx, name)
-            except rbd.ImageNotFound:
-                if self._listed(ioctx, name):
-                    raise NotReady(f"removing {where}/{name} failed halfway") from None
-                return
-        self._log.info("rbd: remove unfinished %s/%s", where, name)
+            unlisted = self._id_of(ioctx, name) == image_id and self._listed_id(ioctx, name) is None
+            if unlisted and self._load(ioctx, name, image_id, trashed=False) is None:
+                # The id object is what a creation writes first; librbd does not find an image by it alone.
+                omap.remove_object(ioctx, f"rbd_id.{name}")
+        self.trash(where, name)
+        self.remove_trashed(where, image_id)
 
     def trash(self, where: Location, name: str, seconds: int = 0) -> None:
         """Move an image to the trash; one that is not there (any more) is no error.
@@ -184,7 +188,7 @@ class Images:
             try:
                 self._rbd.trash_move(ioctx, name, seconds)
             except rbd.ImageNotFound:
-                if self._listed(ioctx, name):
+                if self._id_of(ioctx, name) is not None or self._listed_id(ioctx, name) is not None:
                     raise NotReady(f"moving {where}/{name} to the trash failed halfway") from None
                 return
         self._log.info("rbd: trash move %s/%s", where, name)
@@ -249,10 +253,12 @@ class Images:
         except rados.ObjectNotFound:
             return None
 
-    def _listed(self, ioctx: rados.Ioctx, name: str) -> bool:
-        """Tell whether anything still leads from an image's name to it."""
+    @staticmethod
+    def _listed_id(ioctx: rados.Ioctx, name: str) -> str | None:
+        """Return the id that the directory lists an image with."""
         key = f"name_{name}"
-        return self._id_of(ioctx, name) is not None or key in (omap.get_keys(ioctx, _DIRECTORY, [key]) or {})
+        value = (omap.get_keys(ioctx, _DIRECTORY, [key]) or {}).get(key)
+        return None if value is None else decode_string(value)
 
     @staticmethod
     def _load(ioctx: rados.Ioctx, name: str, image_id: str, trashed: bool) -> Image | None:

@@ -94,7 +94,6 @@ class Command:
     help: str
     arguments: tuple[Argument, ...] = ()
     changes: bool = False
-    dry_run: bool = True
     columns: tuple[str, ...] = field(default=())
     """Columns of the plain table for commands that answer with a list."""
     tree: bool = False
@@ -108,7 +107,7 @@ class Command:
     @property
     def all_arguments(self) -> tuple[Argument, ...]:
         """Its own arguments and those that every changing command takes. Booleans come last."""
-        if not self.changes or not self.dry_run:
+        if not self.changes:
             return self.arguments
         # Nothing may follow a boolean in the CLI's signatures but booleans.
         plain = [argument for argument in self.arguments if argument.type != "bool"]

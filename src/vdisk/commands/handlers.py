@@ -31,6 +31,9 @@ from .handlers_trash import TrashHandlers
 from .handlers_tree import TreeHandlers
 from .render import Answer
 
+#: Operations that one ``op ls --ids`` may name.
+MAX_IDS = 1000
+
 
 class Handlers(CheckHandlers, TrashHandlers, AdoptHandlers, TreeHandlers):
     """One method a command, named in the table."""
@@ -108,8 +111,10 @@ class Handlers(CheckHandlers, TrashHandlers, AdoptHandlers, TreeHandlers):
     # -- operations ----------------------------------------------------------------------------------------------
 
     def op_ls(self, args: Arguments) -> Answer:
-        """``vdisk op ls``: those of pools that the caller may see."""
+        """``vdisk op ls``: those of pools that the caller may see; with ``ids`` one row for each of them."""
         engine = self._service.engine
+        if args["ids"] is not None:
+            return [self._polled(op_id) for op_id in dict.fromkeys(parse_ids(args["ids"]))]
         checks = [run.to_dict() for run in self._check_runs()]
         unreadable = [intent.to_dict() for intent in engine.unreadable() if self._visible(intent.where)]
         listed = [op.to_dict() for op in engine.operations() if self._visible(op.request.where)]
@@ -126,17 +131,37 @@ class Handlers(CheckHandlers, TrashHandlers, AdoptHandlers, TreeHandlers):
         if run is not None:
             self._services.checks.cancel(run)
             return run.to_dict()
-        return self._service.engine.cancel(self._operation(args).id).to_dict()
+        operation = self._operation(args)
+        if args["dry_run"]:
+            return {"dry_run": True, "kind": operation.request.kind, "steps": self._service.plan_cancel(operation)}
+        self._service.cancel(operation, self._wait(args))
+        return operation.to_dict()
 
     def op_retry(self, args: Arguments) -> Answer:
         """``vdisk op retry``."""
-        return self._service.engine.retry(self._operation(args).id).to_dict()
+        operation = self._operation(args)
+        if args["dry_run"]:
+            return {"dry_run": True, "kind": operation.request.kind, "steps": self._service.plan_retry(operation)}
+        self._service.retry(operation, self._wait(args))
+        return operation.to_dict()
 
     def status(self, args: Arguments) -> Answer:
         """``vdisk status``: figures only, nothing that names a tenant."""
         return self._service.engine.figures()
 
     # -- inner ---------------------------------------------------------------------------------------------------
+
+    def _polled(self, op_id: str) -> dict[str, Any]:
+        """Return an operation for one who polls: also whether the command's answer is true by now, and for what.
+
+        The handle in a pending answer may be another one: only planning finds a reservation that was there before.
+        """
+        operation = self._service.engine.lookup(op_id)
+        if operation is None or not self._visible(operation.request.where):
+            return {"id": op_id, "state": "unknown", "answered": False, "error": None, "handle": None, "image": None}
+        request = operation.request
+        handle = self._service.handle(request.where, request.uuid)
+        return {**operation.to_dict(), "answered": operation.answered, "handle": handle, "image": request.image}
 
     def _operation(self, args: Arguments) -> Operation:
         """Return the operation that a command names; another tenant's is as good as none."""
@@ -164,7 +189,8 @@ class Handlers(CheckHandlers, TrashHandlers, AdoptHandlers, TreeHandlers):
         if args["dry_run"]:
             return self._dry_run(request)
         operation, settled = self._service.run(request, self._wait(args))
-        return self._shown(self._service.created(operation, settled))
+        shown = self._shown(self._service.created(operation, settled))
+        return shown if settled else {**shown, "operation": operation.id}
 
     def _remove(self, args: Arguments, kind: Kind, ref: Ref) -> Answer:
         """Remove; repeating it after it answered gives the same answer as long as the operation is remembered.
@@ -262,3 +288,11 @@ class Handlers(CheckHandlers, TrashHandlers, AdoptHandlers, TreeHandlers):
 
     def _of_image(self, spec: ImageSpec) -> tuple[Location, str]:
         return self._access.locate(spec.where), spec.image
+
+
+def parse_ids(text: str) -> list[str]:
+    """Return operation ids that a comma separates; raises ``InvalidArgument`` for too many."""
+    ids = [part.strip() for part in text.split(",") if part.strip()]
+    if not 0 < len(ids) <= MAX_IDS:
+        raise InvalidArgument(f"ids names {len(ids)} operations: 1 to {MAX_IDS} are allowed")
+    return ids

@@ -115,7 +115,8 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "op ls",
         "op_ls",
-        "List operations under way and those that ended lately",
+        "List operations under way and those that ended lately, or only those with the given ids",
+        (Argument("ids", help="ids of operations, a comma between; each is answered, with state unknown if need be"),),
         columns=("id", "kind", "target", "state", "step", "progress", "started_at"),
     ),
     Command("op info", "op_info", "Show an operation: its steps with timings, and what it waits for", (_OP,)),
@@ -125,7 +126,6 @@ COMMANDS: tuple[Command, ...] = (
         "Cancel an operation that has not answered yet; what it did is undone",
         (_OP,),
         changes=True,
-        dry_run=False,
     ),
     Command(
         "op retry",
@@ -133,7 +133,6 @@ COMMANDS: tuple[Command, ...] = (
         "Run an operation again now that stopped with an error or waits for its next try",
         (_OP,),
         changes=True,
-        dry_run=False,
     ),
     Command(
         "tree",

@@ -143,6 +143,17 @@ class Engine:
             )
         return settled()
 
+    def rest(self, operation: Operation, seconds: float, give_way: GiveWay = never) -> None:
+        """Wait at most ``seconds`` until an operation ended, or waits for something else to pass."""
+
+        def at_rest(timeout: float) -> bool:
+            with self._changed:
+                return self._changed.wait_for(
+                    lambda: operation.state.final or operation.state is State.WAITING, timeout
+                )
+
+        patient(at_rest, seconds, give_way)
+
     # -- looking -------------------------------------------------------------------------------------------------
 
     def operations(self) -> list[Operation]:
@@ -150,10 +161,14 @@ class Engine:
         with self._changed:
             return self._book.listed()
 
+    def lookup(self, op_id: str) -> Operation | None:
+        """Return one operation, None when it does not exist or ended long ago."""
+        with self._changed:
+            return self._book.get(op_id)
+
     def operation(self, op_id: str) -> Operation:
         """Return one operation; raises ``NotFound``."""
-        with self._changed:
-            found = self._book.get(op_id)
+        found = self.lookup(op_id)
         if found is None:
             raise NotFound(f"operation {op_id!r} does not exist or ended more than an hour ago")
         return found
@@ -183,17 +198,24 @@ class Engine:
         with self._changed:
             return list(self._recovery.unreadable.values())
 
-    def cancel(self, op_id: str) -> Operation:
-        """Cancel an operation: what it did is undone. Raises ``InvalidArgument`` where it can only go forward."""
+    def cancel(self, op_id: str, dry_run: bool = False) -> Operation:
+        """Cancel an operation: what it did is undone. Raises ``InvalidArgument`` where it can only go forward.
+
+        Cancelling what was cancelled already changes nothing. With ``dry_run`` only those errors are raised.
+        """
         error = Cancelled(f"operation {op_id} was cancelled by an operator")
         with self._changed:
             operation = self.operation(op_id)
             if operation.state.final:
+                if isinstance(operation.error, Cancelled):
+                    return operation
                 raise InvalidArgument(f"operation {op_id} has ended: there is nothing to cancel")
             if operation.answered:
                 raise InvalidArgument(f"operation {op_id} has answered already; only its background part is left")
             if operation.durable and not operation.request.creates:
                 raise InvalidArgument(f"operation {op_id} ({operation.request.kind}) has begun and only goes forward")
+            if dry_run:
+                return operation
             operation.abort = operation.abort or error
             if operation.state is State.QUEUED and not operation.durable and not operation.accepting:
                 operation.state, operation.error = State.FAILED, error
@@ -204,16 +226,21 @@ class Engine:
         self._log.info("operation %s: cancelled", op_id)
         return operation
 
-    def retry(self, op_id: str) -> Operation:
-        """Run an operation again that stopped with an error after it had begun, or that waits for its next try."""
+    def retry(self, op_id: str, dry_run: bool = False) -> Operation:
+        """Run an operation again that stopped with an error after it had begun, or that waits for its next try.
+
+        Raises ``InvalidArgument`` for any other; with ``dry_run`` it does nothing else.
+        """
         with self._changed:
             operation = self.operation(op_id)
-            if operation.state is State.WAITING:
-                self._dispatch(operation)
-            elif operation.stuck:
+            if operation.state is not State.WAITING and not operation.stuck:
+                raise InvalidArgument(f"operation {op_id} is {operation.state.value}: there is nothing to retry")
+            if dry_run:
+                return operation
+            if operation.stuck:
                 self._revive(operation)
             else:
-                raise InvalidArgument(f"operation {op_id} is {operation.state.value}: there is nothing to retry")
+                self._dispatch(operation)
         self._log.info("operation %s: retried", op_id)
         return operation
 
@@ -232,6 +259,7 @@ class Engine:
             return {
                 **{state.value: states.count(state) for state in State if not state.final},
                 "stuck": len(self._book.stuck),
+                "recovering": self._recovery.outstanding,
                 "unreadable_intents": len(self._recovery.unreadable),
                 "workers_busy": running,
                 "workers_queued": queued,
@@ -261,7 +289,9 @@ class Engine:
                 self._admit(operation)
                 self._log.info("operation %s: resuming %s %s", operation.id, operation.request.kind, operation.target)
         for operation in arrived:
-            self._admit(operation)
+            # One that was cancelled meanwhile has ended, and would never give back the locks that it queued for now.
+            if not operation.state.final:
+                self._admit(operation)
 
     # -- running -------------------------------------------------------------------------------------------------
 
@@ -327,8 +357,11 @@ class Engine:
         for _ in range(_REPLANS):
             if operation.abort is not None:
                 if operation.durable:
+                    undo = operation.request.undo(self._cluster)
+                    with self._changed:
+                        operation.request = undo.request
                     self._persist(operation)
-                    self._carry_out(operation, operation.request.undo(self._cluster), undoing=True)
+                    self._carry_out(operation, undo.steps, undoing=True)
                 self._finish(operation, None if operation.answered else operation.abort)
                 return
             if operation.answered and self._gone_since(operation.request):
@@ -370,7 +403,7 @@ class Engine:
                     raise _Stopping
                 if operation.abort is not None and not undoing:
                     raise _Cancelled
-                operation.step = step.name
+                operation.step, operation.step_since = step.name, self._clock()
             started = time.monotonic()
             self._executor.run(step)
             if isinstance(step, Answer) and step is not steps[-1] and operation.request.creates:
@@ -416,7 +449,7 @@ class Engine:
 
     def _end(self, operation: Operation) -> None:
         """Move an operation to the finished ones. Caller holds the lock."""
-        operation.step = None
+        operation.step = operation.step_since = None
         for name in operation.waiting_for:
             self._awaited.get(name.partition(" ")[0], set()).discard(operation.id)
         operation.waiting_for = []

@@ -72,8 +72,8 @@ class Executor:
                 do.purge(where, image_id, snap_id)
             case steps.Seal(where, image):
                 do.cut(where, image, image)
-            case steps.RemoveUnfinished(where, image):
-                do.remove_unfinished(where, image)
+            case steps.RemoveUnfinished(where, image, image_id):
+                do.remove_unfinished(where, image, image_id)
             case steps.TrashImage(where, image, until):
                 do.trash(where, image, max(0, math.ceil(until - time.time())))
             case steps.RestoreImage(where, image_id, image):

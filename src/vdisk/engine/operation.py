@@ -58,6 +58,7 @@ class Operation:
     started_at: float
     state: State = State.QUEUED
     step: str | None = None
+    step_since: float | None = None
     steps_done: int = 0
     steps_total: int = 0
     progress: float = 0.0
@@ -79,6 +80,11 @@ class Operation:
     def stuck(self) -> bool:
         """It stopped with an error after it had begun; its intent stays until an operator decides."""
         return self.state is State.FAILED and self.durable
+
+    @property
+    def undoing(self) -> bool:
+        """It failed or was cancelled, and what it did is being undone."""
+        return self.abort is not None and not self.state.final
 
     @property
     def target(self) -> str:
@@ -103,8 +109,9 @@ class Operation:
                 {
                     "request": request_to_dict(self.request),
                     "answered": self.answered,
-                    "undoing": self.abort is not None and not self.state.final,
+                    "undoing": self.undoing,
                     "attempts": self.attempts,
+                    "step_started_at": rfc3339(self.step_since),
                     "waiting_since": rfc3339(self.waiting_since),
                     "finished_at": rfc3339(self.finished_at),
                     "steps": [record.to_dict() for record in self.history],

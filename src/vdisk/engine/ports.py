@@ -49,8 +49,8 @@ class Effects(Protocol):
     def grow(self, where: Location, image: str, size: int) -> None:
         """Grow an image."""
 
-    def remove_unfinished(self, where: Location, image: str) -> None:
-        """Remove an image that was never finished."""
+    def remove_unfinished(self, where: Location, image: str, image_id: str) -> None:
+        """Remove an image that was never finished, wherever an interrupted removal left it."""
 
     def trash(self, where: Location, image: str, seconds: int = 0) -> None:
         """Move an image to the trash, where librbd protects it from being removed for so long."""

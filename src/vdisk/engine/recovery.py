@@ -66,12 +66,21 @@ class Recovery:
         self._go_on = go_on
         self._log = log
         self._held_back: dict[tuple[int, str], list[Operation]] = {}
+        self._unlisted: set[int | None] = set()
+        """Ids of the pools whose namespaces are not known yet; None while the pools themselves are not."""
         self.loaded: set[tuple[int, str]] = set()
         """(pool id, namespace) of the locations whose intents were loaded."""
         self.unreadable: dict[tuple[Location, str], UnreadableIntent] = {}
 
+    @property
+    def outstanding(self) -> int:
+        """How many lists of pools and namespaces, and intents of such, are still to be read. Caller holds the lock."""
+        return len(self._unlisted) + len(self._held_back)
+
     def start(self) -> None:
         """Load the intents of every RBD pool and namespace in the background."""
+        with self._changed:
+            self._unlisted.add(None)
         self._workers.submit("recovery", self._list_pools)
 
     def hold_back(self, operation: Operation) -> bool:
@@ -79,27 +88,35 @@ class Recovery:
         where = operation.request.where
         if (where.pool_id, where.namespace) in self.loaded:
             return False
+        operation.waiting_for = [f"the intents of {where} to be read"]
+        operation.waiting_since = operation.started_at
         self._expect(where).append(operation)
         return True
 
     def _list_pools(self) -> None:
         try:
-            for root in self._cluster.rbd_pools():
-                self._workers.submit(root.pool_id, partial(self._list_namespaces, root, 0))
+            roots = list(self._cluster.rbd_pools())
         except VdiskError as error:
             self._log.warning("reading the list of pools failed, trying again: %s", error.message)
             self._timer.after(_BACKOFF[2], self.start)
+            return
+        with self._changed:
+            self._unlisted.discard(None)
+            self._unlisted.update(root.pool_id for root in roots)
+        for root in roots:
+            self._workers.submit(root.pool_id, partial(self._list_namespaces, root, 0))
 
     def _list_namespaces(self, root: Location, attempt: int) -> None:
         try:
             namespaces = ["", *self._cluster.namespaces(root.pool_id, root.pool)]
         except NotFound:
-            return  # the pool was removed meanwhile
+            namespaces = []  # the pool was removed meanwhile
         except VdiskError as error:
             self._log.warning("reading the namespaces of %s failed, trying again: %s", root, error.message)
             self._later(attempt, root, partial(self._list_namespaces, root, attempt + 1))
             return
         with self._changed:
+            self._unlisted.discard(root.pool_id)
             for namespace in namespaces:
                 if (root.pool_id, namespace) not in self.loaded:
                     self._expect(Location(root.pool_id, root.pool, namespace))

@@ -16,7 +16,16 @@ from ..model.names import IMAGE_NAME_KEY, Kind, parse_image_name
 from ..model.observed import Image
 from ..model.records import Mark, Store, mark_from_text
 from .base import Lock, Plan, Request, View, image_lock, name_lock
-from .creation import image_steps, is_complete, journal_steps, refuse_unfinished, reservation, undo_creation
+from .creation import (
+    Creation,
+    image_steps,
+    is_complete,
+    journal_steps,
+    new_locks,
+    refuse_unfinished,
+    reservation,
+    undo_creation,
+)
 from .steps import (
     Answer,
     CloneImage,
@@ -85,10 +94,10 @@ class AdoptVolume(Request):
             steps.append(EraseRecord(self.where, Store.IMAGES, image.id))
         return Plan(request, (*steps, Answer(self.where)))
 
-    def undo(self, view: View) -> tuple[Step, ...]:
+    def undo(self, view: View) -> Plan:
         """Forget what was written; the image was never touched."""
         if is_complete(self, view):
-            return self.plan(view).steps
+            return self.plan(view)
         steps: list[Step] = []
         if view.lookup(self.where, self.target, self.name) == self.uuid:
             steps += [
@@ -98,7 +107,7 @@ class AdoptVolume(Request):
         image = view.find(self.where, self.source)
         if image is not None and view.record(self.where, Store.IMAGES, image.id) == Mark(self.uuid, True).to_text():
             steps.append(EraseRecord(self.where, Store.IMAGES, image.id))
-        return tuple(steps)
+        return Plan(self, tuple(steps))
 
     def _own_uuid(self, view: View) -> str:
         """Return the uuid in the image's name if nobody has it, so that its former handle leads to it again."""
@@ -125,13 +134,11 @@ def _owner(view: View, request: AdoptVolume, image: Image) -> str | None:
 
 
 @dataclass(frozen=True)
-class AdoptSnapshot(Request):
+class AdoptSnapshot(Creation):
     """The snapshot ``snap`` of the image ``source`` as the snapshot ``name``: a clone of it, sealed. It stays too."""
 
     kind: ClassVar[str] = "adopt snapshot"
     target: ClassVar[Kind] = Kind.SNAPSHOT
-    creates: ClassVar[bool] = True
-
     source: str
     snap: str
     layout: Layout
@@ -139,7 +146,7 @@ class AdoptSnapshot(Request):
     def locks(self) -> Sequence[Lock]:
         """The name and the image until it is sealed, the source until the answer."""
         return [
-            name_lock(self.where, self.target, self.name, to_the_end=True),
+            *new_locks(self),
             image_lock(self.where, self.source),
             image_lock(self.where, self.image, to_the_end=True),
         ]
@@ -179,9 +186,9 @@ class AdoptSnapshot(Request):
             ),
         )
 
-    def undo(self, view: View) -> tuple[Step, ...]:
+    def undo(self, view: View) -> Plan:
         """Remove the unfinished clone and the reservation."""
-        return self.plan(view).steps if is_complete(self, view) else tuple(undo_creation(self, view))
+        return undo_creation(self, view)
 
     def _check_same(self, view: View, image: Image, source: Image | None) -> None:
         snap = source.snap(self.snap) if source is not None else None

@@ -25,10 +25,10 @@ class View(Protocol):
         """Return an image outside of the trash."""
 
     def find_id(self, where: Location, image_id: str) -> Image | None:
-        """Return an image by id, in the trash or not."""
+        """Return an image by id, in the trash or not; of one that is half removed there, what remains."""
 
-    def partial(self, where: Location, name: str) -> bool:
-        """Tell whether an image is there in name only."""
+    def partial(self, where: Location, name: str) -> str | None:
+        """Return the id of an image that is there in name only: its creation was cut short before its header."""
 
     def watchers(self, where: Location, image_id: str) -> tuple[Watcher, ...]:
         """Return who has an image open."""
@@ -68,8 +68,8 @@ class Lock:
 
 
 def name_lock(where: Location, kind: Kind, name: str, to_the_end: bool = False) -> Lock:
-    """The lock of a request name. A creation holds it to the end: its intent must be gone before anyone removes
-    what it made, or a crash in between would make it once more."""
+    """The lock of a request name. A creation holds it to the end: its intent must be gone before anyone removes or
+    changes what it made, or a crash in between would make it once more, or have it differ from what was asked."""
     return Lock(f"{where.pool_id}/{where.namespace}/{where.journal}/{kind.value}/{name}", to_the_end=to_the_end)
 
 
@@ -119,12 +119,12 @@ class Request:
         """Observe and return the plan; raises a ``VdiskError`` when the request cannot be granted."""
         raise NotImplementedError
 
-    def undo(self, view: View) -> tuple[Step, ...]:
-        """Return the steps that remove what an unfinished request left; empty when there is nothing to undo.
+    def undo(self, view: View) -> Plan:
+        """Return the plan that removes what an unfinished request left; no steps when there is nothing to undo.
 
-        Where nothing can be undone any more they lead forward instead, and include the answer.
+        Where nothing can be undone any more it leads forward instead, and includes the answer.
         """
-        return ()
+        return Plan(self, ())
 
     @property
     def image(self) -> str:

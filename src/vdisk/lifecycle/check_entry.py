@@ -39,7 +39,7 @@ class _Facts:
     image: str
     found: Image | None
     by_id: Image | None
-    headless: bool
+    headless: str | None
 
     @property
     def oid(self) -> str:
@@ -78,7 +78,7 @@ def _observe(look: Look, kind: Kind, subject: Subject) -> _Facts:
     owned = tuple(name for name in names if view.lookup(where, kind, name) == uuid)
     image = entry.image if entry is not None else kind.image(uuid)
     found = view.find(where, image)
-    headless = found is None and view.partial(where, image)
+    headless = view.partial(where, image) if found is None else None
     stored = entry.image_id if entry is not None else None
     by_id = view.find_id(where, stored) if stored and (found is None or found.id != stored) else None
     return _Facts(look, kind, uuid, subject, owned, entry, image, found, by_id, headless)
@@ -91,7 +91,7 @@ def _without_object(facts: _Facts) -> Iterator[Verdict]:
     if facts.owned:
         name = facts.owned[0]
         objects = [*map(facts.key, facts.owned), facts.oid]
-        if facts.found is None and not facts.headless:
+        if facts.found is None and facts.headless is None:
             yield Verdict(
                 finding(
                     look, Trouble.KEY_WITHOUT_OBJECT, facts.subject, objects,
@@ -108,7 +108,7 @@ def _without_object(facts: _Facts) -> Iterator[Verdict]:
         if facts.found is not None:
             steps.append(StoreImageId(where, kind, facts.uuid, facts.image))
         else:
-            steps = [RemoveUnfinished(where, facts.image), *facts.release()]
+            steps = [RemoveUnfinished(where, facts.image, facts.headless or ""), *facts.release()]
         yield Verdict(
             finding(
                 look, Trouble.KEY_WITHOUT_OBJECT, facts.subject, [*objects, f"image {where}/{facts.image}"],
@@ -141,7 +141,7 @@ def _without_object(facts: _Facts) -> Iterator[Verdict]:
                 StoreImageId(where, kind, facts.uuid, facts.image),
             ),
         )  # fmt: skip
-    elif facts.headless:
+    elif facts.headless is not None:
         yield _headless(facts, [f"image {where}/{facts.image}"], [])
 
 
@@ -155,7 +155,7 @@ def _headless(facts: _Facts, objects: list[str], after: list[Step]) -> Verdict:
             "data objects of an image whose header is gone can't be found any more", uuid=facts.uuid,
             image=facts.image,
         ),
-        (RemoveUnfinished(where, facts.image), *after),
+        (RemoveUnfinished(where, facts.image, facts.headless or ""), *after),
     )  # fmt: skip
 
 
@@ -165,7 +165,7 @@ def _headless(facts: _Facts, objects: list[str], after: list[Step]) -> Verdict:
 def _keys(facts: _Facts, entry: Entry) -> Iterator[Verdict]:
     look, where, kind, name = facts.look, facts.look.where, facts.kind, entry.name
     others = [other for other in facts.owned if other != name]
-    there = facts.found is not None or facts.by_id is not None or facts.headless
+    there = facts.found is not None or facts.by_id is not None or facts.headless is not None
     if name is None:
         if len(others) == 1 and entry.values.get(IMAGE_NAME_KEY, facts.image) == facts.image:
             values = tuple(sorted({IMAGE_NAME_KEY: facts.image, kind.name_key: others[0]}.items()))
@@ -352,7 +352,7 @@ def _missing(facts: _Facts, entry: Entry) -> Iterator[Verdict]:
             ),
             (WriteEntry(where, kind, facts.uuid, ((IMAGE_NAME_KEY, by_id.name),)),),
         )  # fmt: skip
-    elif facts.headless:
+    elif facts.headless is not None:
         yield _headless(facts, objects, facts.forget())
     elif entry.image_id is not None:
         yield Verdict(

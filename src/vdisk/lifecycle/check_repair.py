@@ -63,9 +63,9 @@ class Repair(Request):
         wait = next((at for at, step in enumerate(steps) if isinstance(step, AwaitChildren)), len(steps))
         return Plan(request, (*steps[:wait], Answer(self.where), *steps[wait:]))
 
-    def undo(self, view: View) -> tuple[Step, ...]:
+    def undo(self, view: View) -> Plan:
         """Nothing: each step leaves the journal better than before, and what is left is found again."""
-        return ()
+        return Plan(self, ())
 
     @property
     def _subject(self) -> Subject:

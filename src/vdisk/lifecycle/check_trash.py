@@ -100,7 +100,7 @@ def judge_task(look: Look, subject: Subject) -> list[Verdict]:
 def _gone(look: Look, task: Task) -> bool:
     if _ACTIONS[task.action]:
         return look.view.find_id(look.where, task.image) is None and look.view.trashed(look.where, task.image) is None
-    return look.view.find(look.where, task.image) is None and not look.view.partial(look.where, task.image)
+    return look.view.find(look.where, task.image) is None and look.view.partial(look.where, task.image) is None
 
 
 def judge_record(look: Look, subject: Subject) -> list[Verdict]:

@@ -7,28 +7,59 @@ own unfinished work and is made anew; an image under anyone else's uuid is someb
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, TypeVar
 
 from ..model.errors import AlreadyExists, Internal
 from ..model.names import IMAGE_NAME_KEY, SOURCE_KEY
 from ..model.observed import Entry, Image
-from .base import Request, View
+from .base import Lock, Plan, Request, View, image_lock, name_lock
 from .steps import ReleaseName, RemoveEntry, RemoveUnfinished, ReserveName, Step, StoreImageId, WriteEntry
 
-R = TypeVar("R", bound=Request)
+
+@dataclass(frozen=True)
+class Creation(Request):
+    """A request that makes a volume or snapshot.
+
+    ``unfinished_id`` is the id of an image that an earlier try of this request began, settled by the plan that removes
+    it: a removal that is cut in the trash leaves nothing else that leads to the image.
+    """
+
+    creates: ClassVar[bool] = True
+
+    unfinished_id: str = field(default="", kw_only=True)
+
+
+R = TypeVar("R", bound=Creation)
+
+
+def new_locks(request: Request) -> list[Lock]:
+    """Locks of the name and of the image that a request makes.
+
+    Until the answer nobody else uses the image: one that turns out unfinished is removed and made anew, and a snapshot
+    or clone of it would be in the way.
+    """
+    return [
+        name_lock(request.where, request.target, request.name, to_the_end=True),
+        image_lock(request.where, request.image),
+    ]
 
 
 @dataclass(frozen=True)
 class Reservation:
-    """What exists under a request's name. ``own`` tells that this very request made the reservation."""
+    """What exists under a request's name. ``own`` tells that this very request made the reservation.
+
+    ``image`` is the image of that name, ``partial`` the id of one that is there in name only, and ``unfinished`` the id
+    of what an earlier try of this request left, by name or in the trash.
+    """
 
     uuid: str | None
     own: bool
     entry: Entry | None
     image: Image | None
-    partial: bool
+    partial: str | None
+    unfinished: str | None = None
 
     @property
     def complete(self) -> bool:
@@ -43,12 +74,12 @@ def reservation(request: R, view: View) -> tuple[R, Reservation]:
     """
     uuid = view.lookup(request.where, request.target, request.name)
     if uuid is None:
-        return request, Reservation(None, True, None, None, False)
+        return request, Reservation(None, True, None, None, None, _unfinished(request, view, None, None))
     own = uuid == request.uuid
     entry = view.entry(request.where, request.target, uuid)
     image_name = entry.image if entry is not None else request.target.image(uuid)
     image = view.find(request.where, image_name)
-    partial = image is None and view.partial(request.where, image_name)
+    partial = view.partial(request.where, image_name) if image is None else None
     what = f"{request.target.value} {request.name!r} in {request.where}"
     if entry is not None and entry.name is not None and entry.name != request.name:
         raise Internal(f"{what}: the journal leads to {uuid}, which belongs to the name {entry.name!r}", uuid=uuid)
@@ -58,15 +89,27 @@ def reservation(request: R, view: View) -> tuple[R, Reservation]:
             f"remove the {request.target.value} before creating it again",
             uuid=uuid,
         )
-    if not own and image is None and not partial:
+    if not own and image is None and partial is None:
         # A reservation whose owner never came to make the image: go on where it stopped, under its uuid.
         own = True
-    return replace(request, uuid=uuid), Reservation(uuid, own, entry, image, partial)
+    request, found = replace(request, uuid=uuid), Reservation(uuid, own, entry, image, partial)
+    if found.own and not found.complete:
+        found = replace(found, unfinished=_unfinished(request, view, image, partial))
+        request = replace(request, unfinished_id=found.unfinished or "")
+    return request, found
+
+
+def _unfinished(request: Creation, view: View, image: Image | None, partial: str | None) -> str | None:
+    """Return the id of what an earlier try left: by name, or in the trash where its removal was cut."""
+    if image is not None or partial is not None:
+        return image.id if image is not None else partial
+    left = view.find_id(request.where, request.unfinished_id) if request.unfinished_id else None
+    return left.id if left is not None else None
 
 
 def refuse_unfinished(request: Request, found: Reservation) -> None:
     """Refuse to build on an image that somebody else began and that no one can prove complete."""
-    if not found.own and not found.complete and (found.image is not None or found.partial):
+    if not found.own and not found.complete and (found.image is not None or found.partial is not None):
         raise AlreadyExists(
             f"{request.target.value} {request.name!r} in {request.where} exists as {found.uuid}, "
             "but its creation was never finished; remove it before creating it again",
@@ -90,8 +133,8 @@ def journal_steps(request: Request, found: Reservation, source: str | None = Non
 def image_steps(request: Request, found: Reservation, making: Sequence[Step]) -> list[Step]:
     """Steps that make the image (``making``) and declare it complete, removing an unfinished try first."""
     steps: list[Step] = []
-    if found.image is not None or found.partial:
-        steps.append(RemoveUnfinished(request.where, request.image))
+    if found.unfinished is not None:
+        steps.append(RemoveUnfinished(request.where, request.image, found.unfinished))
     return [*steps, *making, StoreImageId(request.where, request.target, request.uuid, request.image)]
 
 
@@ -101,15 +144,25 @@ def is_complete(request: Request, view: View) -> bool:
     return entry is not None and entry.image_id is not None
 
 
-def undo_creation(request: Request, view: View) -> list[Step]:
-    """Steps that make a creation that failed and is not complete as if it had never been asked for."""
+def undo_creation(request: Creation, view: View, extra: Callable[[], Sequence[Step]] = tuple) -> Plan:
+    """Plan to make a creation that failed as if it had never been asked for; a complete one is brought to its end.
+
+    ``extra`` gives the steps that go between the image's removal and the reservation's.
+    """
+    if is_complete(request, view):
+        return request.plan(view)
     if view.lookup(request.where, request.target, request.name) != request.uuid:
-        return []
-    steps: list[Step] = []
-    if view.find(request.where, request.image) is not None or view.partial(request.where, request.image):
-        steps.append(RemoveUnfinished(request.where, request.image))
-    return [
-        *steps,
-        RemoveEntry(request.where, request.target, request.uuid),
-        ReleaseName(request.where, request.target, request.name, request.uuid),
-    ]
+        return Plan(request, ())
+    image = view.find(request.where, request.image)
+    partial = view.partial(request.where, request.image) if image is None else None
+    left = _unfinished(request, view, image, partial)
+    steps: list[Step] = [] if left is None else [RemoveUnfinished(request.where, request.image, left)]
+    return Plan(
+        replace(request, unfinished_id=left or ""),
+        (
+            *steps,
+            *extra(),
+            RemoveEntry(request.where, request.target, request.uuid),
+            ReleaseName(request.where, request.target, request.name, request.uuid),
+        ),
+    )

@@ -64,15 +64,15 @@ class Removal(Request):
         """Same volume or snapshot."""
         return type(other) is type(self) and (self.where, self.uuid) == (other.where, other.uuid)
 
-    def undo(self, view: View) -> tuple[Step, ...]:
+    def undo(self, view: View) -> Plan:
         """Let a removal that never got as far as the trash be forgotten; one that did has to go on."""
         image = view.find_id(self.where, self.image_id) if self.image_id else None
         if image is not None and image.trashed:
             raise Internal(f"{self.target.value} {self.name or self.uuid!r} in {self.where} is in the trash already")
         temp = view.find_id(self.where, self.temp_id) if self.temp_id else None
         if temp is not None and temp.trashed:
-            return (QueueRemoval(self.where, temp.id),)
-        return (EraseRecord(self.where, Store.TRASH, self.uuid),) if self.keep_until else ()
+            return Plan(self, (QueueRemoval(self.where, temp.id),))
+        return Plan(self, (EraseRecord(self.where, Store.TRASH, self.uuid),) if self.keep_until else ())
 
     def _remove(self, view: View, entry: Entry | None, extra: Sequence[Step], own: Collection[str]) -> Plan:
         """Plan the removal. ``extra`` cleans up beside the image, ``own`` names its own snapshots."""
@@ -84,8 +84,10 @@ class Removal(Request):
         request = self if image is None else replace(self, image_id=image.id)
         steps: list[Step] = [*extra]
         keeps = image is not None and self._keeps(image, entry)
-        if image is None and entry is not None and view.partial(self.where, image_name):
-            steps.append(RemoveUnfinished(self.where, image_name))
+        partial = view.partial(self.where, image_name) if image is None and entry is not None else None
+        if partial is not None:
+            request = replace(self, image_id=partial)
+            steps.append(RemoveUnfinished(self.where, image_name, partial))
         if image is not None and not image.trashed:
             self._check_free(view, image, own)
             if keeps and entry is not None:

@@ -10,18 +10,17 @@ from ..model.errors import AlreadyExists
 from ..model.layout import Layout
 from ..model.names import Kind
 from .base import Lock, Plan, Request, View, image_lock, name_lock
-from .creation import image_steps, is_complete, journal_steps, refuse_unfinished, reservation, undo_creation
+from .creation import Creation, image_steps, journal_steps, refuse_unfinished, reservation, undo_creation
 from .steps import Answer, DropSnapshot, Seal, Step
 from .volume_clone import cloneable, cut_and_clone, drop_cut
 
 
 @dataclass(frozen=True)
-class CreateSnapshot(Request):
+class CreateSnapshot(Creation):
     """A snapshot of the image ``source`` of the same location. Ready once its clone exists; sealed after that."""
 
     kind: ClassVar[str] = "snap create"
     target: ClassVar[Kind] = Kind.SNAPSHOT
-    creates: ClassVar[bool] = True
 
     source: str
     layout: Layout
@@ -77,11 +76,6 @@ class CreateSnapshot(Request):
             ),
         )
 
-    def undo(self, view: View) -> tuple[Step, ...]:
+    def undo(self, view: View) -> Plan:
         """Remove the unfinished clone, its cut and the reservation."""
-        if is_complete(self, view):
-            return self.plan(view).steps
-        steps = undo_creation(self, view)
-        if steps:
-            steps[-2:-2] = drop_cut(self.where, view.find(self.where, self.source), self.image)
-        return tuple(steps)
+        return undo_creation(self, view, lambda: drop_cut(self.where, view.find(self.where, self.source), self.image))

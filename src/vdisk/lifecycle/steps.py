@@ -161,9 +161,13 @@ class Seal(Step):
 
 @dataclass(frozen=True)
 class RemoveUnfinished(Step):
-    """Remove an image whose creation this very operation began and never finished."""
+    """Remove an image whose creation this very operation began and never finished.
+
+    It goes through the trash. A removal that is cut there leaves an image without its name, so the step has the id.
+    """
 
     image: str
+    image_id: str
 
     def describe(self) -> str:
         """One line for a person."""

@@ -56,18 +56,18 @@ class Undelete(Request):
             steps.append(WriteEntry(self.where, self.target, self.uuid, tuple(sorted(values.items()))))
         return Plan(self, (*steps, EraseRecord(self.where, Store.TRASH, self.uuid), Answer(self.where)))
 
-    def undo(self, view: View) -> tuple[Step, ...]:
+    def undo(self, view: View) -> Plan:
         """Free the name again as long as the image is in the trash; once it begins to come back go forward."""
         image = view.find_id(self.where, self.image_id)
         listed = view.find(self.where, image.name) if image is not None else None
         if listed is not None and listed.id == self.image_id:
-            return self.plan(view).steps
+            return self.plan(view)
         steps: list[Step] = []
         if view.entry(self.where, self.target, self.uuid) is not None:
             steps.append(RemoveEntry(self.where, self.target, self.uuid))
         if view.lookup(self.where, self.target, self.name) == self.uuid:
             steps.append(ReleaseName(self.where, self.target, self.name, self.uuid))
-        return tuple(steps)
+        return Plan(self, tuple(steps))
 
     def _free_name(self, view: View, kept: Kept) -> str:
         """Return the image's former name, or the standard one if somebody else has got it meanwhile."""

@@ -10,12 +10,13 @@ from ..model.errors import AlreadyExists, NotFound, OutOfRange, Unsupported
 from ..model.layout import Layout, check_size
 from ..model.names import Kind
 from ..model.observed import LAYERING, Image, Location
-from .base import Lock, Plan, Request, View, image_lock, name_lock
+from .base import Lock, Plan, Request, View, image_lock
 from .creation import (
+    Creation,
     Reservation,
     image_steps,
-    is_complete,
     journal_steps,
+    new_locks,
     refuse_unfinished,
     reservation,
     undo_creation,
@@ -25,12 +26,11 @@ from .volume_restore import check_clone
 
 
 @dataclass(frozen=True)
-class CloneVolume(Request):
+class CloneVolume(Creation):
     """A volume with the present content of another; ``size`` in bytes, None for the source's own."""
 
     kind: ClassVar[str] = "volume clone"
     target: ClassVar[Kind] = Kind.VOLUME
-    creates: ClassVar[bool] = True
 
     source_where: Location
     source_image: str
@@ -38,11 +38,8 @@ class CloneVolume(Request):
     layout: Layout
 
     def locks(self) -> Sequence[Lock]:
-        """The name and the source."""
-        return [
-            name_lock(self.where, self.target, self.name, to_the_end=True),
-            image_lock(self.source_where, self.source_image),
-        ]
+        """The name, the new image and the source."""
+        return [*new_locks(self), image_lock(self.source_where, self.source_image)]
 
     def same(self, other: Request) -> bool:
         """Same name, source, size and layout."""
@@ -88,15 +85,13 @@ class CloneVolume(Request):
             steps.append(DropSnapshot(self.source_where, source.id, request.image))
         return Plan(request, (*steps, Answer(self.where)))
 
-    def undo(self, view: View) -> tuple[Step, ...]:
+    def undo(self, view: View) -> Plan:
         """Remove the unfinished clone, its cut and the reservation."""
-        if is_complete(self, view):
-            return self.plan(view).steps
-        steps = undo_creation(self, view)
-        if steps:
-            source = view.find(self.source_where, self.source_image)
-            steps[-2:-2] = drop_cut(self.source_where, source, self.image)
-        return tuple(steps)
+
+        def cut() -> list[Step]:
+            return drop_cut(self.source_where, view.find(self.source_where, self.source_image), self.image)
+
+        return undo_creation(self, view, cut)
 
 
 def cloneable(where: Location, image: str, source: Image | None) -> None:

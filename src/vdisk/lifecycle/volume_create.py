@@ -9,25 +9,24 @@ from typing import ClassVar
 from ..model.errors import AlreadyExists, NotFound
 from ..model.layout import Layout, check_size, layout_differences
 from ..model.names import Kind
-from .base import Lock, Plan, Request, View, name_lock
-from .creation import image_steps, is_complete, journal_steps, refuse_unfinished, reservation, undo_creation
-from .steps import Answer, CreateImage, Step
+from .base import Lock, Plan, Request, View
+from .creation import Creation, image_steps, journal_steps, new_locks, refuse_unfinished, reservation, undo_creation
+from .steps import Answer, CreateImage
 
 
 @dataclass(frozen=True)
-class CreateVolume(Request):
+class CreateVolume(Creation):
     """An empty volume of ``size`` bytes."""
 
     kind: ClassVar[str] = "volume create"
     target: ClassVar[Kind] = Kind.VOLUME
-    creates: ClassVar[bool] = True
 
     size: int
     layout: Layout
 
     def locks(self) -> Sequence[Lock]:
-        """The name."""
-        return [name_lock(self.where, self.target, self.name, to_the_end=True)]
+        """The name and the new image."""
+        return new_locks(self)
 
     def same(self, other: Request) -> bool:
         """Same name, size and layout."""
@@ -62,6 +61,6 @@ class CreateVolume(Request):
         steps = [*journal_steps(request, found), *image_steps(request, found, making), Answer(self.where)]
         return Plan(request, tuple(steps))
 
-    def undo(self, view: View) -> tuple[Step, ...]:
+    def undo(self, view: View) -> Plan:
         """Remove the unfinished image and the reservation."""
-        return self.plan(view).steps if is_complete(self, view) else tuple(undo_creation(self, view))
+        return undo_creation(self, view)

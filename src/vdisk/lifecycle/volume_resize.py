@@ -9,7 +9,7 @@ from typing import ClassVar
 from ..model.errors import NotFound, NotReady, OutOfRange
 from ..model.layout import check_size
 from ..model.names import Kind
-from .base import Lock, Plan, Request, View, image_lock
+from .base import Lock, Plan, Request, View, image_lock, name_lock
 from .steps import Answer, GrowImage
 
 
@@ -25,8 +25,8 @@ class ResizeVolume(Request):
     """The image's name where that is not the standard one."""
 
     def locks(self) -> Sequence[Lock]:
-        """The image."""
-        return [image_lock(self.where, self.own_name or self.image)]
+        """The name and the image: a creation that a crash left is over before anyone changes what it made."""
+        return [name_lock(self.where, self.target, self.name), image_lock(self.where, self.own_name or self.image)]
 
     def same(self, other: Request) -> bool:
         """Same volume and size."""

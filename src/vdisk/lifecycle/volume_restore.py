@@ -10,18 +10,17 @@ from ..model.errors import AlreadyExists, NotFound, NotReady, OutOfRange
 from ..model.layout import Layout, check_size
 from ..model.names import Kind
 from ..model.observed import Image, Location
-from .base import Lock, Plan, Request, View, image_lock, name_lock
-from .creation import image_steps, is_complete, journal_steps, refuse_unfinished, reservation, undo_creation
+from .base import Lock, Plan, Request, View, image_lock
+from .creation import Creation, image_steps, journal_steps, new_locks, refuse_unfinished, reservation, undo_creation
 from .steps import Answer, CloneImage, GrowImage, Seal, Step
 
 
 @dataclass(frozen=True)
-class RestoreVolume(Request):
+class RestoreVolume(Creation):
     """A volume with the content of a snapshot; ``size`` in bytes, None for the snapshot's own."""
 
     kind: ClassVar[str] = "volume restore"
     target: ClassVar[Kind] = Kind.VOLUME
-    creates: ClassVar[bool] = True
 
     snap_where: Location
     snap_uuid: str
@@ -34,11 +33,8 @@ class RestoreVolume(Request):
         return Kind.SNAPSHOT.image(self.snap_uuid)
 
     def locks(self) -> Sequence[Lock]:
-        """The name, and the snapshot together with other restores of it."""
-        return [
-            name_lock(self.where, self.target, self.name, to_the_end=True),
-            image_lock(self.snap_where, self.snap_image, shared=True),
-        ]
+        """The name, the new image, and the snapshot together with other restores of it."""
+        return [*new_locks(self), image_lock(self.snap_where, self.snap_image, shared=True)]
 
     def same(self, other: Request) -> bool:
         """Same name, snapshot, size and layout."""
@@ -80,9 +76,9 @@ class RestoreVolume(Request):
         steps = [*journal_steps(request, found), *image_steps(request, found, making), Answer(self.where)]
         return Plan(request, tuple(steps))
 
-    def undo(self, view: View) -> tuple[Step, ...]:
+    def undo(self, view: View) -> Plan:
         """Remove the unfinished clone and the reservation."""
-        return self.plan(view).steps if is_complete(self, view) else tuple(undo_creation(self, view))
+        return undo_creation(self, view)
 
 
 def check_clone(name: str, where: Location, image: Image, source: Image | None, at: Location, what: str) -> None:

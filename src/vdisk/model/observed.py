@@ -127,6 +127,11 @@ class Image:
     snaps: tuple[Snap, ...] = ()
     trashed: bool = False
 
+    @classmethod
+    def remains(cls, name: str, image_id: str) -> Image:
+        """What is left of an image in the trash whose removal was cut after its header: an entry, nothing else."""
+        return cls(name, image_id, 0, 0, 0, 0, 0, None, None, None, (), trashed=True)
+
     def snap(self, name: str) -> Snap | None:
         """The user snapshot of that name."""
         return next((snap for snap in self.snaps if snap.user and snap.name == name), None)

@@ -20,7 +20,7 @@ from ..engine.patience import GiveWay, patient
 from ..engine.ports import Cluster
 from ..engine.workers import Workers
 from ..lifecycle.adopt import AdoptSnapshot, AdoptVolume, ReleaseVolume
-from ..lifecycle.base import Request
+from ..lifecycle.base import Plan, Request, View
 from ..lifecycle.removal import RemoveSnapshot, RemoveVolume
 from ..lifecycle.snap_create import CreateSnapshot
 from ..lifecycle.volume_clone import CloneVolume
@@ -239,8 +239,28 @@ class Service:
 
     def plan(self, request: Request) -> list[dict[str, str]]:
         """Return the steps that a request would run now; changes nothing."""
-        plan = self.read(request.where.pool_id, lambda: request.plan(self._cluster))
-        return [{"step": step.name, "description": step.describe()} for step in plan.steps]
+        return self._steps(request, request.plan)
+
+    def cancel(self, operation: Operation, wait: float) -> None:
+        """Cancel an operation and wait at most ``wait`` seconds until it is undone."""
+        self.engine.cancel(operation.id)
+        self.engine.rest(operation, wait, self._settings.give_way)
+
+    def plan_cancel(self, operation: Operation) -> list[dict[str, str]]:
+        """Return the steps that cancelling an operation would run now; changes nothing."""
+        self.engine.cancel(operation.id, dry_run=True)
+        return self._steps(operation.request, operation.request.undo)
+
+    def retry(self, operation: Operation, wait: float) -> None:
+        """Run a stuck or waiting operation again, and wait at most ``wait`` seconds until it ended or waits again."""
+        self.engine.retry(operation.id)
+        self.engine.rest(operation, wait, self._settings.give_way)
+
+    def plan_retry(self, operation: Operation) -> list[dict[str, str]]:
+        """Return the steps that running an operation again would run now; changes nothing."""
+        undoing = self.engine.retry(operation.id, dry_run=True).undoing
+        request = operation.request
+        return self._steps(request, request.undo if undoing else request.plan)
 
     def run(self, request: Request, wait: float) -> tuple[Operation, bool]:
         """Have a request carried out and wait at most ``wait`` seconds; returns the operation and whether it answered.
@@ -293,6 +313,11 @@ class Service:
         return Handle(self._settings.cluster_id(), where.pool_id, uuid).encode(self._settings.handle_format())
 
     # -- inner ---------------------------------------------------------------------------------------------------
+
+    def _steps(self, request: Request, plan: Callable[[View], Plan]) -> list[dict[str, str]]:
+        """Return the steps of a plan that is made of what there is now, as ``--dry-run`` shows them."""
+        steps = self.read(request.where.pool_id, lambda: plan(self._cluster)).steps
+        return [{"step": step.name, "description": step.describe()} for step in steps]
 
     def read(self, group: Hashable, function: Callable[[], T]) -> T:
         """Run a read on a reader thread and wait for it, at most ``read_timeout`` seconds."""

@@ -1,0 +1,1 @@
+"""The CSI interface: ``csi.proto``, and what is generated from it."""
