@@ -168,7 +168,7 @@ def expired(fake: FakeCluster, request: R) -> R:
     """Remove and keep, and return the request that removes for good what was kept."""
     where = keep(fake, request).where
     (image_id,) = fake.space(where).trash
-    return replace(request, image_id=image_id)
+    return replace(request, image_id=image_id, kept_only=True)
 
 
 def undeleted(fake: FakeCluster, request: RemoveVolume | RemoveSnapshot, name: str) -> Request:

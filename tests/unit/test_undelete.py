@@ -186,6 +186,27 @@ def test_what_has_expired_goes_by_itself(fake, mgr, desk):
     assert faults(fake) == []
 
 
+@pytest.mark.parametrize("how", ["by vdisk", "by hand"])
+def test_what_was_brought_back_before_its_removal_began_stays(fake, mgr, desk, how):
+    volume, removed = kept_volume(fake, desk)
+    (request,) = mgr.trash.purge(volume.where, None, 0, None)
+    if how == "by vdisk":
+        desk("trash_restore", id=removed["operation"])
+    else:
+        fake.restore_image(volume.where, request.image_id, volume.image)
+    before = inventory(fake)
+    operation, _ = mgr.service.run(request, 4)
+    mgr.ended(operation)
+    assert inventory(fake) == before
+    assert fake.find(volume.where, volume.image) is not None
+    again = (
+        mgr.service.remove(mgr.service.find_uuid(1, "rbd", Kind.VOLUME, volume.uuid, [""]))
+        if how == "by vdisk"
+        else None
+    )
+    assert again is None or not again.same(request)
+
+
 def test_a_check_runs_by_itself_when_it_is_due(fake, mgr):
     keeper = Housekeeper(
         mgr.session,

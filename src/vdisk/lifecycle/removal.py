@@ -52,6 +52,8 @@ class Removal(Request):
     deleted_at: float = 0.0
     own_name: str = ""
     """The image's name where that is not the standard one."""
+    kept_only: bool = False
+    """Remove what an earlier removal kept, and nothing that was brought back meanwhile."""
 
     def locks(self) -> Sequence[Lock]:
         """The name and the image, until the answer: what goes on afterwards concerns nobody else."""
@@ -62,7 +64,11 @@ class Removal(Request):
 
     def same(self, other: Request) -> bool:
         """Same volume or snapshot."""
-        return type(other) is type(self) and (self.where, self.uuid) == (other.where, other.uuid)
+        return (
+            isinstance(other, Removal)
+            and type(other) is type(self)
+            and (self.where, self.uuid, self.kept_only) == (other.where, other.uuid, other.kept_only)
+        )
 
     def undo(self, view: View) -> Plan:
         """Let a removal that never got as far as the trash be forgotten; one that did has to go on."""
@@ -105,6 +111,13 @@ class Removal(Request):
         if image is not None and not keeps:
             steps += self._reclaim(image, own)
         return Plan(request, tuple(steps))
+
+    def _back(self, view: View, entry: Entry | None) -> bool:
+        """Tell whether what was kept is in use again, or never was in the trash."""
+        if not self.kept_only:
+            return False
+        image = view.find_id(self.where, self.image_id)
+        return entry is not None or (image is not None and not image.trashed)
 
     def _image_name(self, view: View, entry: Entry | None) -> str:
         """Return the image's name: as the journal has it, or as an undelete record does."""
@@ -181,6 +194,8 @@ class RemoveVolume(Removal):
     def plan(self, view: View) -> Plan:
         """Temp image, image, journal; answer; wait for clones, queue the removals, a clone before its parent."""
         entry = view.entry(self.where, self.target, self.uuid)
+        if self._back(view, entry):
+            return Plan(self, (Answer(self.where),))
         name = self._image_name(view, entry)
         temp_name = temp_image(name)
         # What is kept keeps its temporary clone: it may hang on it.
@@ -213,6 +228,8 @@ class RemoveSnapshot(Removal):
     def plan(self, view: View) -> Plan:
         """A left-over cut, image, journal; answer; drop the seal, wait for clones, queue the removal."""
         entry = view.entry(self.where, self.target, self.uuid)
+        if self._back(view, entry):
+            return Plan(self, (Answer(self.where),))
         extra: list[Step] = []
         if entry is not None and entry.source is not None:
             source = view.find(self.where, entry.source)

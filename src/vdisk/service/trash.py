@@ -193,7 +193,7 @@ class Trash:
 
     def _for_good(self, where: Location, kept: Kept) -> Request:
         cls = RemoveVolume if kept.kind is Kind.VOLUME else RemoveSnapshot
-        return cls(replace(where, journal=kept.journal), kept.name, kept.uuid, image_id=kept.image_id)
+        return cls(replace(where, journal=kept.journal), kept.name, kept.uuid, image_id=kept.image_id, kept_only=True)
 
     def expire(self, where: Location) -> int:
         """Begin the removal of what has expired in a location; returns how many were begun. Reads on this thread."""
