@@ -168,6 +168,24 @@ def test_volumes_that_ceph_csi_made_work_as_they_are(cluster: Cluster, vdisk: Vd
     assert_nothing_left(cluster, pool_spec)
 
 
+def test_a_volume_is_flattened(cluster: Cluster, vdisk: Vdisk, pool_spec: str) -> None:
+    plain(cluster, pool_spec)
+    volume = vdisk("adopt", image_spec=f"{pool_spec}/golden", name="base")
+    clone = vdisk("volume clone", volume=volume["handle"], name="clone")
+    write_image(cluster, pool_spec, clone["image"], b"its own")
+    content = checksum(cluster, pool_spec, clone["image"])
+    plan = vdisk("volume flatten", volume=clone["handle"], dry_run=True)
+    assert [step["step"] for step in plan["steps"]] == ["flatten-image", "answer"]
+    flat = vdisk.until("volume flatten", volume=clone["handle"], wait=20)
+    assert (flat["handle"], flat["source"]) == (clone["handle"], None)
+    assert vdisk("volume info", volume=clone["handle"])["depth"] == 0
+    assert vdisk("volume flatten", volume=clone["handle"]) == flat
+    vdisk("volume rm", volume=volume["handle"])
+    vdisk.drained(pool_spec)
+    assert image_names(cluster, pool_spec) == [clone["image"]]
+    assert checksum(cluster, pool_spec, clone["image"]) == content
+
+
 def test_handles_of_the_ceph_csi_family_are_issued_on_demand(cluster: Cluster, vdisk: Vdisk, pool: str) -> None:
     cluster.ceph("config", "set", "mgr", "mgr/vdisk/handle_format", "ceph-csi")
     try:

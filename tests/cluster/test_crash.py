@@ -242,6 +242,10 @@ def _adopt_snapshot(site: Site) -> Mapping[str, Any]:
     return {"prefix": "vdisk adopt", "image_spec": f"{site.spec}/{image}@by-hand", "name": "new"}
 
 
+def _flatten(site: Site) -> Mapping[str, Any]:
+    return {"prefix": "vdisk volume flatten", "volume": f"{site.spec}/child"}
+
+
 def _release(site: Site) -> Mapping[str, Any]:
     return {"prefix": "vdisk release", "volume": f"{site.spec}/src"}
 
@@ -367,6 +371,7 @@ SCENARIOS = {
         Scenario("trash restore, snapshot", _kept_snapshot, _undelete, lambda site: None, ("snap", "snap")),
         Scenario("adopt", _golden, _adopt, lambda site: None),
         Scenario("adopt, snapshot", _cut_by_hand, _adopt_snapshot, _without_cut, ("snap", "new")),
+        Scenario("volume flatten", _with_clone, _flatten, lambda site: None, _CHILD),
         Scenario("release", Site.volume, _release, _adopted_again),
         Scenario("snap create", Site.volume, _snap, _create_again("snap rm", "snapshot", _snap), ("snap", "new")),
         Scenario("snap rm", _with_snapshot, _snap_remove, _snapshot_again, _SRC),

@@ -49,7 +49,7 @@ def test_a_family_through_the_trash_and_across_pools(
     here = vdisk("volume restore", snapshot=shot["handle"], name="here")
     there = vdisk("volume restore", snapshot=shot["handle"], name="there", pool_spec=elsewhere)
     removal = vdisk("volume rm", volume=volume["handle"])
-    with opened(cluster, pool_spec) as ioctx, rbd.Image(ioctx, here["image"], read_only=True):
+    with opened(cluster, pool_spec) as ioctx, rbd.Image(ioctx, here["image"]):
         for of in (pool_spec, here["handle"], f"{elsewhere}/there"):
             (root,) = vdisk("tree", pool_spec=of)
             found = {node["image"]: node for node in walk(root)}

@@ -48,6 +48,7 @@ class FakeCluster:
         self.now = 1655723953.0
         self.closed = False
         self.usage = (0, 1 << 40)
+        self.flattening = False
         self.calls: list[str] = []
         """Effects that were begun, in order."""
         for name, settings in (pools or {"rbd": {"namespaces": ["ns1"]}}).items():
@@ -421,6 +422,18 @@ class FakeCluster:
                 self._tasks.append((where, image_id, task))
         self._moment("queue_removal", "after", where)
         return task
+
+    def flatten(self, where: Location, image: str) -> None:
+        """Flatten an image at once, or never as long as ``flattening`` says that the task goes on."""
+        self._moment("flatten", "before", where)
+        with self._lock:
+            image_id, header = self._open(where, image)
+            abandoned = [] if self.flattening else self._unlink(where, image_id, header)
+            if not self.flattening:
+                header.parent = None
+            for above, snap in abandoned:
+                above.snaps.remove(snap)
+        self._moment("flatten", "after", where)
 
     def restore_image(self, where: Location, image_id: str, name: str) -> None:
         """Bring an image back from the trash; one that is restored already is no error."""

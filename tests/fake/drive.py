@@ -16,6 +16,7 @@ from vdisk.lifecycle.steps import Seal
 from vdisk.lifecycle.undelete import RestoreBare, UndeleteSnapshot, UndeleteVolume
 from vdisk.lifecycle.volume_clone import CloneVolume
 from vdisk.lifecycle.volume_create import CreateVolume
+from vdisk.lifecycle.volume_flatten import FlattenVolume
 from vdisk.lifecycle.volume_resize import ResizeVolume
 from vdisk.lifecycle.volume_restore import RestoreVolume
 from vdisk.model.errors import LostRace
@@ -220,6 +221,7 @@ SCENARIOS: dict[str, Callable[[FakeCluster], Request]] = {
     "clone-grown": lambda fake: cloned(fake, 2 * GIB),
     "clone-to-namespace": lambda fake: cloned(fake, spec="rbd/ns1"),
     "resize": lambda fake: ResizeVolume(fake.where(), "pvc-1", a_volume(fake).uuid, 2 * GIB),
+    "flatten": lambda fake: FlattenVolume(fake.where(), "pvc-2", do(fake, cloned(fake)).uuid),
     "snap-create": lambda fake: snapshot_request(fake, a_volume(fake).image),
     "snap-create-of-plain-image": snapshot_of_plain_image,
     "rm": removed_plain,

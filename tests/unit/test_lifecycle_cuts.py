@@ -15,7 +15,11 @@ from vdisk.lifecycle.removal import RemoveSnapshot, RemoveVolume
 from vdisk.model.errors import AlreadyExists, NoSpace
 from vdisk.model.names import Kind
 
-CREATING = [name for name in SCENARIOS if not name.startswith(("rm", "snap-rm", "resize", "trash", "adopt", "release"))]
+CREATING = [
+    name
+    for name in SCENARIOS
+    if not name.startswith(("rm", "snap-rm", "resize", "flatten", "trash", "adopt", "release"))
+]
 REMOVING = [
     name for name in SCENARIOS if name.startswith(("rm", "snap-rm")) and not name.endswith(("expired", "adopted"))
 ]

@@ -39,6 +39,7 @@ STEPS = {
     "clone-grown": [*CUT_CLONE, "grow-image", "store-image-id", "drop-snapshot", "answer"],
     "clone-to-namespace": [*CUT_CLONE, "store-image-id", "drop-snapshot", "answer"],
     "resize": ["grow-image", "answer"],
+    "flatten": ["flatten-image", "answer"],
     "snap-create": [*CUT_CLONE, "store-image-id", "drop-snapshot", "answer", "seal"],
     "snap-create-of-plain-image": [*CUT_CLONE, "store-image-id", "drop-snapshot", "answer", "seal"],
     "rm": ["trash-image", "remove-entry", "release-name", "answer", "await-children", "queue-removal"],

@@ -153,6 +153,13 @@ class CephCluster:
         """Move an image to the trash, protected from being removed for so long."""
         self.images.trash(where, image, seconds)
 
+    def flatten(self, where: Location, image: str) -> None:
+        """Give an image to rbd_support to flatten; where its tasks kill the mgr it is flattened here and now."""
+        if self._queue_is_safe and where.pool_id not in self._mgr.full_pools():
+            self.tasks.add_flatten(where, image)
+        else:
+            self.images.flatten(where, image)
+
     def restore_image(self, where: Location, image_id: str, name: str) -> None:
         """Bring an image back from the trash under a name."""
         self.images.restore(where, image_id, name)

@@ -193,6 +193,15 @@ class Images:
                 return
         self._log.info("rbd: trash move %s/%s", where, name)
 
+    def flatten(self, where: Location, name: str) -> None:
+        """Copy what an image shares with its parent and cut the link; one without a parent is no error."""
+        with self._connection.ioctx(where, f"flattening {where}/{name}") as ioctx, rbd.Image(ioctx, name) as image:
+            try:
+                image.flatten()  # without a progress callback: Python callbacks from librbd can crash the mgr
+            except rbd.InvalidArgument:
+                return  # it has no parent any more
+        self._log.info("rbd: flatten %s/%s", where, name)
+
     def restore(self, where: Location, image_id: str, name: str) -> None:
         """Bring an image back from the trash under a name; one that is not in the trash (any more) is no error."""
         with self._connection.ioctx(where, f"restoring image id {image_id} in {where} as {name}") as ioctx:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import logging
 
-from ..model.errors import Internal, NotFound
+from ..model.errors import Internal, InvalidArgument, NotFound
 from ..model.observed import Location, Task
 from .connection import Connection
 from .mgr_commands import CommandClient
@@ -32,6 +32,15 @@ class TaskQueue:
             raise Internal(f"rbd_support answered 'rbd task add trash remove {spec}' in an unknown form") from None
         self._log.info("rbd task add trash remove %s: task %s", spec, task_id)
         return task_id
+
+    def add_flatten(self, where: Location, image: str) -> None:
+        """Queue the flattening of an image; one that has no parent any more is no error."""
+        spec = f"{where}/{image}"
+        try:
+            self._client.send({"prefix": "rbd task add flatten", "image_spec": spec})
+        except InvalidArgument:
+            return  # "image does not have a parent": another task, or somebody, was faster
+        self._log.info("rbd task add flatten %s", spec)
 
     def list(self) -> list[Task]:
         """Return every queued task."""

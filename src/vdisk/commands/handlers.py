@@ -79,6 +79,11 @@ class Handlers(CheckHandlers, TrashHandlers, AdoptHandlers, TreeHandlers):
         ref, size = parse_volume_ref(args["volume"]), parse_size(args["size"])
         return self._create(args, self._service.resize_volume(self._access.find(Kind.VOLUME, ref), size))
 
+    def volume_flatten(self, args: Arguments) -> Answer:
+        """``vdisk volume flatten``."""
+        ref = parse_volume_ref(args["volume"])
+        return self._create(args, self._service.flatten_volume(self._access.find(Kind.VOLUME, ref)))
+
     def volume_rm(self, args: Arguments) -> Answer:
         """``vdisk volume rm``."""
         return self._remove(args, Kind.VOLUME, parse_volume_ref(args["volume"]))

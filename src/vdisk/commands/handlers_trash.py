@@ -63,7 +63,7 @@ class TrashHandlers(BaseHandlers):
         rows = [{"handle": self._handle(where, request.uuid), "name": request.name} for request in requests]
         if args["dry_run"]:
             return {"dry_run": True, "kind": "trash purge", "purged": rows}
-        operations = [self._service.run(request, 0)[0] for request in requests]
+        operations = self._service.run_all(requests, self._wait(args))
         return {"purged": [{**row, "operation": operation.id} for row, operation in zip(rows, operations, strict=True)]}
 
     def _keep_for(self, args: Arguments) -> int:

@@ -70,6 +70,14 @@ COMMANDS: tuple[Command, ...] = (
         changes=True,
     ),
     Command(
+        "volume flatten",
+        "volume_flatten",
+        "Copy what <volume> shares with its parents, so that it depends on none of them. rbd_support does it in the "
+        "background, one at a time; the volume stays in use",
+        (_VOLUME,),
+        changes=True,
+    ),
+    Command(
         "volume rm",
         "volume_rm",
         "Delete <volume> unless somebody has it open. Its snapshots stay; its space is reclaimed in the background. "

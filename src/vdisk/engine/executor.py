@@ -76,6 +76,8 @@ class Executor:
                 do.remove_unfinished(where, image, image_id)
             case steps.TrashImage(where, image, until):
                 do.trash(where, image, max(0, math.ceil(until - time.time())))
+            case steps.FlattenImage(where, image, image_id):
+                self._flatten(where, image, image_id)
             case steps.RestoreImage(where, image_id, image):
                 do.restore_image(where, image_id, image)
             case steps.EndDeferment(where, image_id):
@@ -98,6 +100,18 @@ class Executor:
                 pass
             case _:
                 raise Internal(f"no way to carry out step {step.name}")
+
+    def _flatten(self, where: Location, image: str, image_id: str) -> None:
+        """Queue the task, again if somebody cancelled it, and wait for its end."""
+        if not self._attached(where, image_id):
+            return
+        self._effects.flatten(where, image)
+        if self._attached(where, image_id):
+            raise Waiting([f"{where}/{image} to be flattened (ceph rbd task list)"])
+
+    def _attached(self, where: Location, image_id: str) -> bool:
+        found = self._view.find_id(where, image_id)
+        return found is not None and found.parent is not None
 
     def _await_children(self, where: Location, image_id: str) -> None:
         image = self._view.find_id(where, image_id)

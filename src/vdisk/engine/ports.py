@@ -55,6 +55,9 @@ class Effects(Protocol):
     def trash(self, where: Location, image: str, seconds: int = 0) -> None:
         """Move an image to the trash, where librbd protects it from being removed for so long."""
 
+    def flatten(self, where: Location, image: str) -> None:
+        """Begin to flatten an image; one that is being flattened already is no error."""
+
     def restore_image(self, where: Location, image_id: str, name: str) -> None:
         """Bring an image back from the trash under a name."""
 

@@ -16,6 +16,7 @@ from .snap_create import CreateSnapshot
 from .undelete import RestoreBare, UndeleteSnapshot, UndeleteVolume
 from .volume_clone import CloneVolume
 from .volume_create import CreateVolume
+from .volume_flatten import FlattenVolume
 from .volume_resize import ResizeVolume
 from .volume_restore import RestoreVolume
 
@@ -33,6 +34,7 @@ REQUESTS: Mapping[str, type[Request]] = {
         AdoptVolume,
         AdoptSnapshot,
         ReleaseVolume,
+        FlattenVolume,
         UndeleteVolume,
         UndeleteSnapshot,
         RestoreBare,

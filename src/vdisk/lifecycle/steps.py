@@ -188,6 +188,18 @@ class TrashImage(Step):
 
 
 @dataclass(frozen=True)
+class FlattenImage(Step):
+    """Have rbd_support flatten an image, one at a time cluster-wide, and wait until it has no parent any more."""
+
+    image: str
+    image_id: str
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"rbd task add flatten {self.where}/{self.image}, and wait for it"
+
+
+@dataclass(frozen=True)
 class RestoreImage(Step):
     """Bring an image back from the trash under a name."""
 

@@ -25,6 +25,7 @@ from ..lifecycle.removal import RemoveSnapshot, RemoveVolume
 from ..lifecycle.snap_create import CreateSnapshot
 from ..lifecycle.volume_clone import CloneVolume
 from ..lifecycle.volume_create import CreateVolume
+from ..lifecycle.volume_flatten import FlattenVolume
 from ..lifecycle.volume_resize import ResizeVolume
 from ..lifecycle.volume_restore import RestoreVolume
 from ..model.errors import Internal, NotFound, NotReady, Pending, VdiskError
@@ -220,6 +221,10 @@ class Service:
         """Request that the journal forgets a volume."""
         return ReleaseVolume(found.where, found.name, found.uuid, own_name=own_name(found))
 
+    def flatten_volume(self, volume: Found) -> Request:
+        """Request that a volume depends on no parent any more."""
+        return FlattenVolume(volume.where, volume.name, volume.uuid)
+
     def resize_volume(self, volume: Found, size: int) -> Request:
         """Request a volume's growth."""
         return ResizeVolume(volume.where, volume.name, volume.uuid, size, own_name(volume))
@@ -279,6 +284,18 @@ class Service:
                 operation=operation.id,
             )
         return operation, settled
+
+    def run_all(self, requests: Sequence[Request], wait: float) -> list[Operation]:
+        """Have requests carried out side by side and wait at most ``wait`` seconds for all of them together.
+
+        What is not done by then goes on; an error of one is its operation's and stops no other.
+        """
+        operations = [self.engine.submit(request) for request in requests]
+        end = time.monotonic() + wait
+        for operation in operations:
+            # Even with no time left each is waited for until its intent is durable.
+            self.engine.wait(operation, max(0.0, end - time.monotonic()), self._settings.give_way)
+        return operations
 
     def created(self, operation: Operation, settled: bool) -> Volume | Snapshot:
         """Describe what a creating or resizing operation made; before it is there, what is known of it."""
