@@ -453,13 +453,6 @@ class FakeCluster:
                 raise NotFound(f"restoring image id {image_id}: No such file or directory")
         self._moment("restore_image", "after", where)
 
-    def end_deferment(self, where: Location, image_id: str) -> None:
-        """Let a trashed image be removed from now on."""
-        self._moment("end_deferment", "before", where)
-        with self._lock:
-            self.space(where).deferred.pop(image_id, None)
-        self._moment("end_deferment", "after", where)
-
     def cancel_task(self, task_id: str) -> None:
         """Cancel a task; one that is gone is no error."""
         self._moment("cancel_task", "before", None)

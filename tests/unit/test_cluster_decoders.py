@@ -15,7 +15,6 @@ from vdisk.cluster.header import (
     decode_string,
     decode_time,
     decode_trash,
-    undeferred,
 )
 from vdisk.model.errors import Internal
 from vdisk.model.observed import Child, Parent, Trashed
@@ -78,9 +77,6 @@ def test_a_trash_entry_tells_the_former_name_and_whether_the_move_is_over(later)
     for state, over in ((0, True), (1, False), (2, True)):
         value = frame(2, 1, u8(0), text("csi-vol-x"), times, u8(state), later)
         assert decode_trash("10aa", value) == Trashed("10aa", "csi-vol-x", 1.5, 3.0, over)
-        ended = decode_trash("10aa", undeferred(value))
-        assert ended == Trashed("10aa", "csi-vol-x", 1.5, 1.5, over)
-        assert len(undeferred(value)) == len(value)
 
 
 def test_parents_are_read_in_both_versions():

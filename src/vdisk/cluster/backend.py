@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Mapping
 
 from ..model.layout import Layout
@@ -164,10 +165,6 @@ class CephCluster:
         """Bring an image back from the trash under a name."""
         self.images.restore(where, image_id, name)
 
-    def end_deferment(self, where: Location, image_id: str) -> None:
-        """Let a trashed image be removed from now on."""
-        self.images.end_deferment(where, image_id)
-
     def cancel_task(self, task_id: str) -> None:
         """Cancel a task of rbd_support's."""
         self.tasks.cancel(task_id)
@@ -184,9 +181,12 @@ class CephCluster:
         """Give a trashed image to rbd_support and return the task id.
 
         Where its tasks kill the mgr, or where its own record of the task would hang in a full pool (and all of
-        rbd_support with it), the image is removed here instead: deleting is the way out of a full pool.
+        rbd_support with it), the image is removed here instead: deleting is the way out of a full pool. So is one that
+        librbd still protects, because it was kept and is purged before its time: tasks do not override that.
         """
-        if self._queue_is_safe and where.pool_id not in self._mgr.full_pools():
+        entry = self.images.trashed(where, image_id)
+        protected = entry is not None and entry.deferred_until > time.time()
+        if self._queue_is_safe and not protected and where.pool_id not in self._mgr.full_pools():
             return self.tasks.add_trash_remove(where, image_id)
         self.images.remove_trashed(where, image_id)
         return None

@@ -74,15 +74,6 @@ def decode_trash(image_id: str, data: bytes) -> Trashed:
     return Trashed(image_id, name, deleted_at, deferred_until, moved)
 
 
-def undeferred(data: bytes) -> bytes:
-    """Return a ``cls::rbd::TrashImageSpec`` whose deferment ends with its deletion time, otherwise the same."""
-    _, _, content = _Cursor(data).frame()
-    content.u8()
-    # version, compatible version, length (6 bytes), source (1), the name with its length (4), two times of 8 bytes
-    at = 6 + 1 + 4 + len(content.take(content.u32()))
-    return data[: at + 8] + data[at : at + 8] + data[at + 16 :]
-
-
 def decode_time(data: bytes) -> float:
     """Decode ``utime_t`` (seconds and nanoseconds) to seconds since the epoch."""
     return _Cursor(data).time()

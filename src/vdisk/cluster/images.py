@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 
 import rados
 import rbd
@@ -13,7 +12,7 @@ from ..model.layout import Layout, feature_names
 from ..model.observed import FAST_DIFF, FEATURE_BITS, OBJECT_MAP, Image, Location, Trashed, Watcher
 from . import omap
 from .connection import Connection, MgrContext, clone_takes_format
-from .header import decode_image, decode_string, decode_trash, undeferred
+from .header import decode_image, decode_string, decode_trash
 from .usage import count_objects
 
 _DIRECTORY = "rbd_directory"
@@ -213,20 +212,6 @@ class Images:
                     raise
                 return
         self._log.info("rbd: trash restore %s/%s as %s", where, image_id, name)
-
-    def end_deferment(self, where: Location, image_id: str) -> None:
-        """Let a trashed image be removed from now on; librbd has no call for that.
-
-        The value is replaced only if nobody else changed it meanwhile; then ``NotReady``.
-        """
-        key = f"id_{image_id}"
-        with self._connection.ioctx(where, f"ending the deferment of image id {image_id} in {where}") as ioctx:
-            before = (omap.get_keys(ioctx, _TRASH, [key]) or {}).get(key)
-            if before is None or decode_trash(image_id, before).deferred_until <= time.time():
-                return
-            if not omap.replace(ioctx, _TRASH, key, before, undeferred(before)):
-                raise NotReady(f"image id {image_id} in the trash of {where} was changed by somebody else")
-        self._log.info("trash of %s: %s may be removed from now on", where, image_id)
 
     def remove_trashed(self, where: Location, image_id: str) -> None:
         """Remove an image from the trash with all its data; one that is gone is no error."""

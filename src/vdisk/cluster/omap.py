@@ -98,17 +98,6 @@ def remove_if(ioctx: rados.Ioctx, oid: str, key: str, value: str) -> bool:
             return False
 
 
-def replace(ioctx: rados.Ioctx, oid: str, key: str, before: bytes, after: bytes) -> bool:
-    """Replace a value only if it is still ``before``, in one atomic operation; False when it is not."""
-    with rados.WriteOpCtx() as op:
-        op.omap_cmp(key, before, CMP_EQUAL)
-        ioctx.set_omap(op, (key,), (after,))
-        try:
-            return _compared(ioctx, op, oid)
-        except rados.ObjectNotFound:
-            return False
-
-
 def set_values(ioctx: rados.Ioctx, oid: str, values: Mapping[str, bytes]) -> None:
     """Set pairs, creating the object if need be, in one operation."""
     with rados.WriteOpCtx() as op:

@@ -80,8 +80,6 @@ class Executor:
                 self._flatten(where, image, image_id)
             case steps.RestoreImage(where, image_id, image):
                 do.restore_image(where, image_id, image)
-            case steps.EndDeferment(where, image_id):
-                do.end_deferment(where, image_id)
             case steps.PutRecord(where, store, key, value):
                 do.put_records(where, store, {key: value})
             case steps.EraseRecord(where, store, key):

@@ -61,9 +61,6 @@ class Effects(Protocol):
     def restore_image(self, where: Location, image_id: str, name: str) -> None:
         """Bring an image back from the trash under a name."""
 
-    def end_deferment(self, where: Location, image_id: str) -> None:
-        """Let a trashed image be removed from now on."""
-
     def cancel_task(self, task_id: str) -> None:
         """Cancel a task of rbd_support's."""
 

@@ -23,7 +23,6 @@ from .steps import (
     Answer,
     AwaitChildren,
     DropSnapshot,
-    EndDeferment,
     EraseRecord,
     PurgeSnapshot,
     PutRecord,
@@ -143,7 +142,7 @@ class Removal(Request):
         kept = kept_from_text(view.record(self.where, Store.TRASH, self.uuid))
         if kept is None or kept.image_id != image.id:
             return []
-        steps: list[Step] = [EndDeferment(self.where, image.id), EraseRecord(self.where, Store.TRASH, self.uuid)]
+        steps: list[Step] = [EraseRecord(self.where, Store.TRASH, self.uuid)]
         if kept.image != self.image:
             steps.append(EraseRecord(self.where, Store.IMAGES, image.id))
         return steps

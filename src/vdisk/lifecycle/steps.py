@@ -212,17 +212,6 @@ class RestoreImage(Step):
 
 
 @dataclass(frozen=True)
-class EndDeferment(Step):
-    """Let a trashed image that librbd protects for a while be removed from now on."""
-
-    image_id: str
-
-    def describe(self) -> str:
-        """One line for a person."""
-        return f"let image id {self.image_id} in the trash of {self.where} be removed from now on"
-
-
-@dataclass(frozen=True)
 class PutRecord(Step):
     """Write one of vdisk's own records."""
 
