@@ -23,6 +23,7 @@ from .checks import Wish
 if TYPE_CHECKING:
     from . import Services
 
+_LOOK_AGAIN = 1.0
 #: Code of the health check; what mutes it.
 FINDINGS = "VDISK_CHECK_FINDINGS"
 
@@ -60,9 +61,12 @@ class Housekeeper:
         self._under_way: set[tuple[int, str]] = set()
 
     def run(self, stop: threading.Event) -> None:
-        """Look after everything again and again until ``stop``."""
-        while not stop.wait(self._settings.interval()):
-            self.round()
+        """Look after everything again and again until ``stop``; a changed interval acts at once."""
+        last = time.monotonic()
+        while not stop.wait(_LOOK_AGAIN):
+            if time.monotonic() - last >= self._settings.interval():
+                last = time.monotonic()
+                self.round()
 
     def round(self) -> None:
         """Look after everything once, in the background."""
