@@ -27,14 +27,21 @@ from .model.errors import NotReady
 from .model.handles import HandleFormat, is_cluster_id
 from .model.layout import SNAPSHOT_FEATURES, parse_features
 from .model.names import DEFAULT_JOURNAL, is_journal
-from .service import Service
+from .service import Checks, Lineage, Service, Services, Trash
 from .service import Settings as ServiceSettings
+from .service.checks import Settings as CheckSettings
+from .service.housekeeping import Housekeeper
+from .service.housekeeping import Settings as HousekeepingSettings
 
 #: Tentacle gives each module a registry of its own and insists on the attribute; older releases have none.
 _REGISTRY = getattr(mgr_module, "CLICommandBase", None)
 #: Modules have an interpreter each (before Tentacle), and interpreters share next to nothing (from Python 3.12 on).
 _APART = _REGISTRY is None and sys.version_info >= (3, 12)
 _READERS = 32
+#: Threads that checks read with: more would only wait for the interpreter.
+_CHECKERS = 12
+#: Seconds after which a check looks once more at what it found.
+_SETTLE = 3.0
 #: Seconds for which the list of full pools is kept.
 _FULL_SECONDS = 2.0
 
@@ -73,6 +80,12 @@ class _Context:
                 # A dump of the whole map: cheap once in a while, not for each of many removals.
                 self._full_until = time.monotonic() + _FULL_SECONDS
             return self._full
+
+    def pool_usage(self, pool_id: int) -> tuple[int, int]:
+        for pool in self._module.get("df")["pools"]:
+            if int(pool["id"]) == pool_id:
+                return int(pool["stats"]["stored"]), int(pool["stats"]["max_avail"])
+        return 0, 0
 
     def task_queue_is_safe(self) -> bool:
         # rbd_support gives librbd a Python progress callback, which runs in a thread of librbd's with the main
@@ -210,6 +223,40 @@ class Module(MgrModule):
             desc="comma-separated features of the images made for snapshots; empty for layering, exclusive-lock, "
             "object-map, fast-diff and deep-flatten, with which deleting costs the same at any size",
         ),
+        Option(
+            "check_grace",
+            type="float",
+            default=600.0,
+            min=0,
+            max=86400,
+            runtime=True,
+            desc="age in seconds below which nothing is a finding of a check: a driver may just be at work on it",
+        ),
+        Option(
+            "check_interval",
+            type="float",
+            default=86400.0,
+            min=0,
+            max=31622400,
+            runtime=True,
+            desc="seconds between the checks that run by themselves in every pool and namespace; 0 for none",
+        ),
+        Option(
+            "trash_keep_for",
+            type="str",
+            default="",
+            runtime=True,
+            desc="how long removed volumes and snapshots can be undeleted when --keep-for is not given, such as 7d",
+        ),
+        Option(
+            "housekeeping_interval",
+            type="float",
+            default=60.0,
+            min=1,
+            max=3600,
+            runtime=True,
+            desc="seconds between two looks for what has expired or is due",
+        ),
     ]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -222,6 +269,9 @@ class Module(MgrModule):
         self._engine: Engine | None = None
         self._census: Census | None = None
         self._readers: Workers | None = None
+        self._checkers: Workers | None = None
+        self._services: Services | None = None
+        self._housekeeper: Housekeeper | None = None
         self._cluster: CephCluster | None = None
         self._start()
 
@@ -265,15 +315,42 @@ class Module(MgrModule):
             self.log,
         )
         access = Access(service, lambda arguments: bool(self.is_authorized(dict(arguments))))
-        self._handlers = Handlers(service, access, lambda: self._number("command_wait", 0, 3600))
+        self._checkers = Workers("vdisk-checker", lambda: _CHECKERS, self.log)
+        checks = Checks(
+            self._cluster,
+            self._engine,
+            self._checkers,
+            CheckSettings(
+                grace=lambda: self._number("check_grace", 0, 86400), settle=lambda: _SETTLE, give_way=self._give_way
+            ),
+            self.log,
+            on_found=lambda where, found: None if self._housekeeper is None else self._housekeeper.told(where, found),
+        )
+        trash = Trash(self._cluster, self._engine, service, self.log)
+        self._services = Services(service, checks, trash, Lineage(self._cluster, self._engine, service))
+        self._housekeeper = Housekeeper(
+            self._cluster,
+            self._checkers,
+            self._services,
+            HousekeepingSettings(
+                interval=lambda: self._number("housekeeping_interval", 1, 3600),
+                check_interval=lambda: self._number("check_interval", 0, 366 * 86400),
+            ),
+            self.health,
+            self.log,
+        )
+        self._handlers = Handlers(
+            self._services, access, lambda: self._number("command_wait", 0, 3600), lambda: self._text("trash_keep_for")
+        )
 
     def serve(self) -> None:
         """Go on with what was begun before this mgr became active, then wait for the end."""
         assert self._engine is not None
+        assert self._housekeeper is not None
         self._engine.recover()
         if self._census is not None:
             self._census.start()
-        self._stop.wait()
+        self._housekeeper.run(self._stop)
 
     def shutdown(self) -> None:
         """Stop between steps; what is under way goes on at the next start."""
@@ -281,8 +358,12 @@ class Module(MgrModule):
         self._handlers = None
         if self._census is not None:
             self._census.stop()
+        if self._services is not None:
+            self._services.checks.stop()
         if self._engine is not None:
             self._engine.stop()
+        if self._checkers is not None:
+            self._checkers.stop(0.5)
         if self._readers is not None:
             self._readers.stop(0.5)
         if self._cluster is not None:

@@ -29,6 +29,9 @@ _PARTS = ("rbd_header", "rbd_object_map", "rbd_data", "journal")
 _FIXED = {
     *_DIRECTORIES,
     INTENTS,
+    "vdisk.trash",
+    "vdisk.images",
+    "vdisk.check",
     "rbd_directory",
     "rbd_info",
     "rbd_trash",
@@ -147,6 +150,8 @@ class _Reader:
         yield from self._task_lines()
         for value in omap(self._ioctx, INTENTS).values():
             yield _intent(value)
+        for store in ("vdisk.trash", "vdisk.images"):
+            yield from (f"record {store} {key}" for key in omap(self._ioctx, store))
         yield from self._strays()
 
     def _task_lines(self) -> Iterator[str]:

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import re
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +23,7 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 _COMMON = ["name", "handle", "uuid", "pool", "namespace", "image", "image_id"]
 VOLUME_FIELDS = [*_COMMON, "size", "state", "created_at", "source"]
 SNAPSHOT_FIELDS = [*_COMMON, "source", "size", "created_at", "state", "ready_to_use", "sealed"]
-INFO_FIELDS = ["used", "parents", "depth", "watchers"]
+INFO_FIELDS = ["used", "parents", "depth", "watchers", "exclusive", "held_by", "frees"]
 OPERATION_FIELDS = ["id", "kind", "target", "state", "step", "progress", "waiting_for", "started_at", "error"]
 
 ERRNO = {
@@ -199,7 +200,8 @@ def set_omap(ioctx: rados.Ioctx, oid: str, values: Mapping[str | bytes, bytes]) 
     """Set keys of an object's omap."""
     with rados.WriteOpCtx() as op:
         ioctx.set_omap(op, tuple(values), tuple(values.values()))
-        ioctx.operate_write_op(op, oid)
+        # Without a time the binding dates the object to 1970.
+        ioctx.operate_write_op(op, oid, mtime=int(time.time()))
 
 
 def objects(cluster: Cluster, spec: str) -> list[str]:

@@ -152,6 +152,7 @@ class Site:
         for kind, argument in (("snap", "snapshot"), ("volume", "volume")):
             for item in self.ask(f"{kind} ls", pool_spec=self.spec):
                 self.ask(f"{kind} rm", **{argument: item["handle"]})
+        self.ask("trash purge", pool_spec=self.spec, older_than="0")
 
     def empty(self) -> bool:
         """Tell whether nothing at all is left."""
@@ -217,6 +218,69 @@ def _snap(site: Site) -> Mapping[str, Any]:
 
 def _snap_remove(site: Site) -> Mapping[str, Any]:
     return {"prefix": "vdisk snap rm", "snapshot": f"{site.spec}/snap"}
+
+
+def _remove_kept(site: Site) -> Mapping[str, Any]:
+    return {**_remove(site), "keep_for": "7d"}
+
+
+def _snap_remove_kept(site: Site) -> Mapping[str, Any]:
+    return {**_snap_remove(site), "keep_for": "7d"}
+
+
+def _undelete(site: Site) -> Mapping[str, Any]:
+    (row,) = site.ask("trash ls", pool_spec=site.spec)
+    return {"prefix": "vdisk trash restore", "id": f"{site.spec}/{row['id']}"}
+
+
+def _adopt(site: Site) -> Mapping[str, Any]:
+    return {"prefix": "vdisk adopt", "image_spec": f"{site.spec}/golden", "name": "new"}
+
+
+def _adopt_snapshot(site: Site) -> Mapping[str, Any]:
+    image = site.image_of("volume", "src")
+    return {"prefix": "vdisk adopt", "image_spec": f"{site.spec}/{image}@by-hand", "name": "new"}
+
+
+def _flatten(site: Site) -> Mapping[str, Any]:
+    return {"prefix": "vdisk volume flatten", "volume": f"{site.spec}/child"}
+
+
+def _release(site: Site) -> Mapping[str, Any]:
+    return {"prefix": "vdisk release", "volume": f"{site.spec}/src"}
+
+
+def _kept(site: Site) -> None:
+    site.volume()
+    site.vdisk("volume rm", volume=f"{site.spec}/src", keep_for="7d")
+
+
+def _kept_snapshot(site: Site) -> None:
+    _with_snapshot(site)
+    site.vdisk("snap rm", snapshot=f"{site.spec}/snap", keep_for="7d")
+
+
+def _golden(site: Site) -> None:
+    with site.ioctx() as ioctx:
+        rbd.RBD().create(ioctx, "golden", SIZE, features=rbd.RBD_FEATURE_LAYERING, old_format=False)
+
+
+def _cut_by_hand(site: Site) -> None:
+    site.volume()
+    with site.ioctx() as ioctx, rbd.Image(ioctx, site.image_of("volume", "src")) as image:
+        image.create_snap("by-hand")
+
+
+def _adopted_again(site: Site) -> None:
+    """The image of a released volume becomes a volume again; so that it can be removed."""
+    with site.ioctx() as ioctx:
+        (image,) = rbd.RBD().list(ioctx)
+    assert site.ask("adopt", image_spec=f"{site.spec}/{image}", name="src")["state"] == "ready"
+
+
+def _without_cut(site: Site) -> None:
+    with site.ioctx() as ioctx, rbd.Image(ioctx, site.image_of("volume", "src")) as image:
+        image.remove_snap("by-hand")
 
 
 def _with_snapshot(site: Site) -> None:
@@ -301,6 +365,14 @@ SCENARIOS = {
             _volume_again("child"),
             later=[("queue-removal", 2)],
         ),
+        Scenario("volume rm, kept", Site.volume, _remove_kept, _volume_again("src")),
+        Scenario("snap rm, kept", _with_snapshot, _snap_remove_kept, _snapshot_again, _SRC),
+        Scenario("trash restore", _kept, _undelete, _larger_again, _SRC),
+        Scenario("trash restore, snapshot", _kept_snapshot, _undelete, lambda site: None, ("snap", "snap")),
+        Scenario("adopt", _golden, _adopt, lambda site: None),
+        Scenario("adopt, snapshot", _cut_by_hand, _adopt_snapshot, _without_cut, ("snap", "new")),
+        Scenario("volume flatten", _with_clone, _flatten, lambda site: None, _CHILD),
+        Scenario("release", Site.volume, _release, _adopted_again),
         Scenario("snap create", Site.volume, _snap, _create_again("snap rm", "snapshot", _snap), ("snap", "new")),
         Scenario("snap rm", _with_snapshot, _snap_remove, _snapshot_again, _SRC),
         Scenario("snap rm, restored volumes", _with_restored, _snap_remove, _snapshot_again, _CHILD, waits=True),
@@ -464,7 +536,7 @@ class Matrix:
             else:
                 ret, out, status = answer.result(90)
                 # A removal that was over before it was repeated is not found any more: done, for its caller.
-                gone = ret == -errno.ENOENT and " rm" in command["prefix"]
+                gone = ret == -errno.ENOENT and (" rm" in command["prefix"] or "release" in command["prefix"])
                 assert ret == 0 or gone, f"the repeated command: {ret} {status or out}"
             found = expect(site, allowed, "after the restart")
         if found == reference.before:

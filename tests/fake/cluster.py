@@ -12,13 +12,14 @@ import itertools
 import threading
 import uuid as uuids
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from vdisk.model.errors import AlreadyExists, InvalidArgument, NotFound, NotReady, OutOfRange, VdiskError
 from vdisk.model.layout import DEFAULT_ORDER, SNAPSHOT_FEATURES, Layout
 from vdisk.model.names import Kind
-from vdisk.model.observed import LAYERING, OBJECT_MAP, Child, Entry, Image, Location, Parent, Watcher
+from vdisk.model.observed import LAYERING, OBJECT_MAP, Child, Entry, Image, Location, Parent, Task, Trashed, Watcher
+from vdisk.model.records import Store
 from vdisk.model.specs import PoolSpec
 
 from .state import Header, Key, Pool, SnapState, Space, key_of
@@ -48,6 +49,8 @@ class FakeCluster:
         self.closed = False
         self.queue_is_safe = True
         self.failed: dict[str, str] = {}
+        self.usage = (0, 1 << 40)
+        self.flattening = False
         self.calls: list[str] = []
         """Effects that were begun, in order."""
         for name, settings in (pools or {"rbd": {"namespaces": ["ns1"]}}).items():
@@ -258,6 +261,10 @@ class FakeCluster:
             header = self.space(where).headers.get(image.id)
             return header.used if header is not None and image.features & OBJECT_MAP else None
 
+    def exclusive(self, where: Location, image: Image) -> int | None:
+        """Return the bytes that a test gave an image, as if no snapshot shared any."""
+        return self.used(where, image)
+
     def fence(self) -> None:
         """Make sure that a failover would stop what is written from here: always so, unless ``fail_on`` says not."""
         self._read("fence", None)
@@ -332,7 +339,7 @@ class FakeCluster:
         with self._lock:
             _, header = self._open(where, image)
             if header.snap(snap) is None:
-                header.snaps.append(SnapState(next(self._snap_ids), snap, header.size))
+                header.snaps.append(SnapState(next(self._snap_ids), snap, header.size, created_at=self.now))
         self._moment("cut", "after", where)
 
     def let_go(self, where: Location, snap: str) -> None:
@@ -409,13 +416,13 @@ class FakeCluster:
             space.trash.pop(image_id, None)
         self._moment("remove_unfinished", "after", where)
 
-    def trash(self, where: Location, image: str) -> None:
+    def trash(self, where: Location, image: str, seconds: int = 0) -> None:
         """Move an image to the trash."""
         self._moment("trash", "before", where)
-        self._move_to_trash("trash", where, image)
+        self._move_to_trash("trash", where, image, seconds)
         self._moment("trash", "after", where)
 
-    def _move_to_trash(self, method: str, where: Location, image: str) -> None:
+    def _move_to_trash(self, method: str, where: Location, image: str, seconds: int = 0) -> None:
         """Move an image: known in the trash first, then nameless, then off the directory, in librbd's order."""
         with self._lock:
             space = self.space(where)
@@ -424,6 +431,7 @@ class FakeCluster:
                 if any(not watcher.mgr for watcher in space.watchers.get(image_id, ())):
                     raise NotReady(f"moving {where}/{image} to the trash: Device or resource busy")
                 space.trash[image_id] = image
+                space.deferred[image_id] = self.now + seconds
                 space.moving.add(image_id)
             else:  # librbd looks for a move that was cut short
                 image_id = next((at for at in space.moving if space.trash.get(at) == image), None)
@@ -450,9 +458,10 @@ class FakeCluster:
         self._moment("queue_removal", "after", where)
         return task
 
-    def may_queue(self, where: Location) -> bool:
-        """Tell whether rbd_support takes images, as a test says."""
-        return self.queue_is_safe
+    def may_queue(self, where: Location, image_id: str) -> bool:
+        """Tell whether rbd_support takes an image: if a test says so, and not one that is still protected."""
+        with self._lock:
+            return self.queue_is_safe and self.space(where).deferred.get(image_id, 0.0) <= self.now
 
     def tasks_of(self, where: Location) -> Mapping[str, str]:
         """Return the tasks of a pool and namespace: image id → task id."""
@@ -464,6 +473,36 @@ class FakeCluster:
         """Return the tasks that a test let fail: id → reason."""
         with self._lock:
             return {task: self.failed[task] for _, _, task in self._tasks if task in self.failed}
+
+    def flatten(self, where: Location, image: str) -> None:
+        """Flatten an image at once, or never as long as ``flattening`` says that the task goes on."""
+        self._moment("flatten", "before", where)
+        with self._lock:
+            image_id, header = self._open(where, image)
+            abandoned = [] if self.flattening else self._unlink(where, image_id, header)
+            if not self.flattening:
+                header.parent = None
+            for above, snap in abandoned:
+                above.snaps.remove(snap)
+        self._moment("flatten", "after", where)
+
+    def restore_image(self, where: Location, image_id: str, name: str) -> None:
+        """Bring an image back from the trash; one that is restored already is no error."""
+        self._moment("restore_image", "before", where)
+        with self._lock:
+            space = self.space(where)
+            if image_id in space.trash:
+                if space.ids.get(name, image_id) != image_id:
+                    raise AlreadyExists(f"restoring {where}/{name}: File exists")
+                space.ids[name] = image_id
+                space.listing[name] = image_id
+        self._moment("restore_image", "both", where)
+        with self._lock:
+            space.trash.pop(image_id, None)
+            space.deferred.pop(image_id, None)
+            if space.ids.get(name) != image_id:
+                raise NotFound(f"restoring image id {image_id}: No such file or directory")
+        self._moment("restore_image", "after", where)
 
     def cancel_task(self, task_id: str) -> None:
         """Cancel a task; one that is gone is no error."""
@@ -498,6 +537,96 @@ class FakeCluster:
                 del space.headers[image_id]
             space.trash.pop(image_id, None)
         self._moment("remove_trashed", "after", where)
+
+    # -- records -------------------------------------------------------------------------------------------------
+
+    def record(self, where: Location, store: Store, key: str) -> str | None:
+        """Return a record."""
+        self._read("record", where)
+        with self._lock:
+            return self.space(where).records[store].get(key)
+
+    def put_records(self, where: Location, store: Store, records: Mapping[str, str]) -> None:
+        """Write or replace records."""
+        self._moment("put_records", "before", where)
+        with self._lock:
+            self.space(where).records[store].update(records)
+        self._moment("put_records", "after", where)
+
+    def erase_records(self, where: Location, store: Store, keys: list[str]) -> None:
+        """Erase records; absent ones are no error."""
+        self._moment("erase_records", "before", where)
+        with self._lock:
+            for key in keys:
+                self.space(where).records[store].pop(key, None)
+        self._moment("erase_records", "after", where)
+
+    def pool_usage(self, pool_id: int) -> tuple[int, int]:
+        """Return what a test says of every pool: (bytes stored, bytes available)."""
+        return self.usage
+
+    # -- surveys -------------------------------------------------------------------------------------------------
+
+    def survey_journal(self, where: Location) -> Iterator[tuple[Kind, str] | str]:
+        """Yield every journal object and instance."""
+        self._read("survey_journal", where)
+        with self._lock:
+            found: list[tuple[Kind, str] | str] = list(self.space(where).objects)
+        yield from [*found, where.journal]
+
+    def survey_images(self, where: Location) -> Iterator[tuple[str, str]]:
+        """Yield every image of the directory."""
+        self._read("survey_images", where)
+        with self._lock:
+            found = sorted(self.space(where).listing.items())
+        yield from found
+
+    def load_image(self, where: Location, name: str, image_id: str) -> Image | None:
+        """Return the image of an id under a name that is known."""
+        self._read("load_image", where)
+        with self._lock:
+            return self._load(where, name, image_id, False)
+
+    def survey_trash(self, where: Location) -> Iterator[Trashed]:
+        """Yield every entry of the trash."""
+        self._read("survey_trash", where)
+        with self._lock:
+            found = [self._trashed(where, image_id) for image_id in sorted(self.space(where).trash)]
+        yield from (entry for entry in found if entry is not None)
+
+    def survey_records(self, where: Location, store: Store) -> Iterator[tuple[str, str]]:
+        """Yield every record of a store."""
+        self._read("survey_records", where)
+        with self._lock:
+            found = sorted(self.space(where).records[store].items())
+        yield from found
+
+    def trashed(self, where: Location, image_id: str) -> Trashed | None:
+        """Return an image's entry in the trash."""
+        self._read("trashed", where)
+        with self._lock:
+            return self._trashed(where, image_id)
+
+    def _trashed(self, where: Location, image_id: str) -> Trashed | None:
+        space = self.space(where)
+        if image_id not in space.trash:
+            return None
+        until = space.deferred.get(image_id, self.now)
+        return Trashed(image_id, space.trash[image_id], self.now, until, image_id not in space.moving)
+
+    def modified(self, where: Location, oid: str) -> float | None:
+        """Return the present: a fake keeps no times, so with any grace all is young."""
+        self._read("modified", where)
+        return self.now
+
+    def task_list(self) -> list[Task]:
+        """Return rbd_support's tasks."""
+        self._read("task_list", None)
+        with self._lock:
+            return [
+                Task(task, "trash remove", where.pool, where.namespace, image_id, "", None)
+                for where, image_id, task in self._tasks
+            ]
 
     # -- intents -------------------------------------------------------------------------------------------------
 

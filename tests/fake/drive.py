@@ -5,17 +5,21 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from vdisk.engine.executor import Executor
 from vdisk.engine.reaper import Reaper, ReaperSettings
 from vdisk.engine.waiting import Waiting
+from vdisk.lifecycle.adopt import AdoptSnapshot, AdoptVolume, ReleaseVolume
 from vdisk.lifecycle.base import Request
-from vdisk.lifecycle.removal import RemoveSnapshot, RemoveVolume
+from vdisk.lifecycle.removal import Removal, RemoveSnapshot, RemoveVolume
 from vdisk.lifecycle.snap_create import CreateSnapshot
 from vdisk.lifecycle.steps import Seal
+from vdisk.lifecycle.undelete import RestoreBare, UndeleteSnapshot, UndeleteVolume
 from vdisk.lifecycle.volume_clone import CloneVolume
 from vdisk.lifecycle.volume_create import CreateVolume
+from vdisk.lifecycle.volume_flatten import FlattenVolume
 from vdisk.lifecycle.volume_resize import ResizeVolume
 from vdisk.lifecycle.volume_restore import RestoreVolume
 from vdisk.model.errors import LostRace
@@ -25,6 +29,7 @@ from vdisk.model.names import temp_image
 from .cluster import FakeCluster
 
 GIB = 1 << 30
+R = TypeVar("R", bound=Removal)
 
 
 def uuid_of(number: int) -> str:
@@ -162,6 +167,56 @@ def snapshot_of_plain_image(fake: FakeCluster) -> CreateSnapshot:
     return snapshot_request(fake, "plain")
 
 
+def keep(fake: FakeCluster, request: R) -> R:
+    """Carry out a removal that keeps for a while."""
+    kept = replace(request, keep_until=fake.now + 1000, deleted_at=fake.now)
+    do(fake, kept)
+    return kept
+
+
+def expired(fake: FakeCluster, request: R) -> R:
+    """Remove and keep, and return the request that removes for good what was kept."""
+    where = keep(fake, request).where
+    (image_id,) = fake.space(where).trash
+    return replace(request, image_id=image_id, kept_only=True)
+
+
+def undeleted(fake: FakeCluster, request: RemoveVolume | RemoveSnapshot, name: str) -> Request:
+    """Remove and keep, and return the request that brings it back."""
+    keep(fake, request)
+    (image_id,) = fake.space(request.where).trash
+    cls = UndeleteVolume if isinstance(request, RemoveVolume) else UndeleteSnapshot
+    return cls(request.where, name, request.uuid, image_id)
+
+
+def bare(fake: FakeCluster) -> RestoreBare:
+    """Move a plain image to the trash, and return the request that brings it back."""
+    fake.create_image(fake.where(), "plain", GIB, Layout())
+    fake.trash(fake.where(), "plain")
+    (image_id,) = fake.space(fake.where()).trash
+    return RestoreBare(fake.where(), "plain", image_id, image_id)
+
+
+def adopted(fake: FakeCluster) -> AdoptVolume:
+    """Make a plain image, and return the request to adopt it."""
+    fake.create_image(fake.where(), "plain", GIB, Layout())
+    return AdoptVolume(fake.where(), "pvc-1", uuid_of(1), "plain")
+
+
+def released(fake: FakeCluster) -> AdoptVolume:
+    """Make a volume and release it, and return the request to adopt its image again."""
+    volume = a_volume(fake)
+    do(fake, ReleaseVolume(volume.where, volume.name, volume.uuid))
+    return AdoptVolume(fake.where(), "pvc-again", uuid_of(7), volume.image)
+
+
+def adopted_snapshot(fake: FakeCluster) -> AdoptSnapshot:
+    """Make a plain image with a snapshot, and return the request to adopt that."""
+    fake.create_image(fake.where(), "plain", GIB, Layout())
+    fake.cut(fake.where(), "plain", "v1")
+    return AdoptSnapshot(fake.where(), "snapshot-1", uuid_of(2), "plain", "v1", Layout(features=SNAPSHOT_FEATURES))
+
+
 SCENARIOS: dict[str, Callable[[FakeCluster], Request]] = {
     "create": lambda fake: CreateVolume(fake.where(), "pvc-1", uuid_of(1), GIB, Layout()),
     "create-in-namespace": lambda fake: CreateVolume(
@@ -175,9 +230,24 @@ SCENARIOS: dict[str, Callable[[FakeCluster], Request]] = {
     "clone-grown": lambda fake: cloned(fake, 2 * GIB),
     "clone-to-namespace": lambda fake: cloned(fake, spec="rbd/ns1"),
     "resize": lambda fake: ResizeVolume(fake.where(), "pvc-1", a_volume(fake).uuid, 2 * GIB),
+    "flatten": lambda fake: FlattenVolume(fake.where(), "pvc-2", do(fake, cloned(fake)).uuid),
     "snap-create": lambda fake: snapshot_request(fake, a_volume(fake).image),
     "snap-create-of-plain-image": snapshot_of_plain_image,
     "rm": removed_plain,
+    "rm-kept": lambda fake: replace(removed_plain(fake), keep_until=fake.now + 1000, deleted_at=fake.now),
+    "rm-expired": lambda fake: expired(fake, removed_plain(fake)),
+    "snap-rm-kept": lambda fake: replace(removed_snapshot(fake), keep_until=fake.now + 1000, deleted_at=fake.now),
+    "snap-rm-expired": lambda fake: expired(fake, removed_snapshot(fake)),
+    "trash-restore": lambda fake: undeleted(fake, removed_plain(fake), "pvc-1"),
+    "trash-restore-renamed": lambda fake: undeleted(fake, removed_plain(fake), "pvc-again"),
+    "trash-restore-snapshot": lambda fake: undeleted(fake, removed_snapshot(fake), "snapshot-1"),
+    "trash-restore-image": bare,
+    "adopt": lambda fake: adopted(fake),
+    "adopt-released": lambda fake: released(fake),
+    "adopt-snapshot": lambda fake: adopted_snapshot(fake),
+    "release": lambda fake: ReleaseVolume(fake.where(), "pvc-1", a_volume(fake).uuid),
+    "release-adopted": lambda fake: ReleaseVolume(fake.where(), "pvc-1", do(fake, adopted(fake)).uuid),
+    "rm-adopted": lambda fake: RemoveVolume(fake.where(), "pvc-1", do(fake, adopted(fake)).uuid, own_name="plain"),
     "rm-with-temp": lambda fake: removed_with_temp(fake, False),
     "rm-with-temp-of-itself": lambda fake: removed_with_temp(fake, True),
     "rm-with-clone": removed_with_clone,

@@ -15,8 +15,9 @@ from vdisk.engine.reaper import ReaperSettings
 from vdisk.engine.workers import Workers
 from vdisk.model.handles import HandleFormat
 from vdisk.model.layout import SNAPSHOT_FEATURES
-from vdisk.service import Service
+from vdisk.service import Checks, Lineage, Service, Services, Trash
 from vdisk.service import Settings as ServiceSettings
+from vdisk.service.checks import Settings as CheckSettings
 
 from .cluster import FakeCluster, Session
 
@@ -48,11 +49,19 @@ class Mgr:
             "snapshot_features": lambda: SNAPSHOT_FEATURES,
             "read_timeout": lambda: PATIENCE,
             "give_way": lambda: False,
+            "check_grace": 0.0,
             **settings,
         }
         known = {field.name for field in dataclasses.fields(ServiceSettings)}
         chosen = ServiceSettings(**{name: value for name, value in options.items() if name in known})
         self.service = Service(self.session, self.engine, self.readers, chosen)
+        quick = CheckSettings(grace=lambda: options["check_grace"], settle=lambda: 0.0, give_way=lambda: False)
+        clock = lambda: fake.now  # noqa: E731
+        self.checks = Checks(self.session, self.engine, self.readers, quick, LOG, clock)
+        self.trash = Trash(self.session, self.engine, self.service, LOG, clock)
+        self.services = Services(
+            self.service, self.checks, self.trash, Lineage(self.session, self.engine, self.service)
+        )
 
     def until(self, condition: Callable[[], bool], what: str = "it") -> None:
         """Wait until a condition on the engine's operations holds; not every change of it is announced."""
@@ -90,6 +99,7 @@ class Mgr:
 
     def stop(self) -> None:
         """Stop the module as the mgr does."""
+        self.checks.stop()
         self.engine.stop(PATIENCE)
         self.readers.stop(PATIENCE)
 

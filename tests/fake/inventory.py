@@ -6,6 +6,7 @@ from typing import Any
 
 from vdisk.model.names import IMAGE_ID_KEY, IMAGE_NAME_KEY, Kind
 from vdisk.model.observed import Parent
+from vdisk.model.records import Store, kept_from_text
 
 from .cluster import FakeCluster
 
@@ -68,6 +69,12 @@ def inventory(fake: FakeCluster) -> dict[str, Any]:
             ),
             "trash": sorted(said(name) for name in space.trash.values()),
             "intents": sorted(space.intents),
+            "records": sorted(
+                f"{store.value} {names.get((*key, record), said(record))}"
+                for store, records in space.records.items()
+                if store is not Store.CHECK
+                for record in records
+            ),
         }
         if any(content["directories"].values()) or any(content[part] for part in content if part != "directories"):
             result[str(where)] = content
@@ -114,10 +121,15 @@ def faults(fake: FakeCluster) -> list[str]:
             found += [
                 f"{where}: image {image_id} keeps the left-over snapshot {snap.name}"
                 for snap in header.snaps
-                if snap.user and snap.name.startswith("csi-") and space.ids.get(snap.name) != image_id
+                if snap.user
+                and snap.name.startswith("csi-")
+                and space.ids.get(snap.name) != image_id
+                and space.trash.get(image_id) != snap.name
             ]
+        records = map(kept_from_text, space.records[Store.TRASH].values())
+        kept = {record.image_id for record in records if record is not None}
         for image_id, name in space.trash.items():
-            if (where.pool_id, where.namespace, image_id) not in tasks:
+            if image_id not in kept and (where.pool_id, where.namespace, image_id) not in tasks:
                 found.append(f"{where}: {name} is in the trash and nobody will remove it")
         found += [f"{where}: intent {op_id} is left" for op_id in space.intents]
     return found

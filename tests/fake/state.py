@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from vdisk.model.names import Kind
 from vdisk.model.observed import Child, Image, Location, Parent, Snap, Watcher
+from vdisk.model.records import Store
 
 Key = tuple[int, str]
 """A pool id and namespace."""
@@ -26,10 +27,13 @@ class SnapState:
     user: bool = True
     children: set[Child] = field(default_factory=set)
     original_name: str | None = None
+    created_at: float = 0.0
 
     def view(self) -> Snap:
         """Return the immutable form that plans see."""
-        return Snap(self.id, self.name, self.size, self.user, tuple(sorted(self.children)), self.original_name)
+        return Snap(
+            self.id, self.name, self.size, self.user, tuple(sorted(self.children)), self.original_name, self.created_at
+        )
 
 
 @dataclass
@@ -73,7 +77,8 @@ class Header:
 class Space:
     """One pool and namespace. ``ids`` are the ``rbd_id.*`` objects, ``listing`` is ``rbd_directory``.
 
-    ``moving`` are the images in the trash whose move there is not over.
+    ``moving`` are the images in the trash whose move there is not over,
+    ``deferred`` until when librbd protects one there.
     """
 
     directories: dict[Kind, dict[str, str]] = field(default_factory=lambda: {kind: {} for kind in Kind})
@@ -84,6 +89,8 @@ class Space:
     trash: dict[str, str] = field(default_factory=dict)
     moving: set[str] = field(default_factory=set)
     intents: dict[str, str] = field(default_factory=dict)
+    records: dict[Store, dict[str, str]] = field(default_factory=lambda: {store: {} for store in Store})
+    deferred: dict[str, float] = field(default_factory=dict)
     watchers: dict[str, list[Watcher]] = field(default_factory=dict)
 
 

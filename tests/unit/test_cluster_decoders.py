@@ -17,7 +17,7 @@ from vdisk.cluster.header import (
     decode_trash,
 )
 from vdisk.model.errors import Internal
-from vdisk.model.observed import Child, Parent
+from vdisk.model.observed import Child, Parent, Trashed
 
 
 def u8(value):
@@ -71,11 +71,12 @@ def test_times_are_seconds():
 
 @pytest.mark.parametrize("later", [b"", b"unknown later fields"])
 def test_a_trash_entry_tells_the_former_name_and_whether_the_move_is_over(later):
-    times = struct.pack("<IIII", 1, 2, 3, 4)
-    assert decode_trash(frame(1, 1, u8(0), text("csi-vol-x"), times)) == ("csi-vol-x", True)
+    times = struct.pack("<IIII", 1, 500_000_000, 3, 0)
+    old = decode_trash("10aa", frame(1, 1, u8(0), text("csi-vol-x"), times))
+    assert old == Trashed("10aa", "csi-vol-x", 1.5, 3.0, True)
     for state, over in ((0, True), (1, False), (2, True)):
         value = frame(2, 1, u8(0), text("csi-vol-x"), times, u8(state), later)
-        assert decode_trash(value) == ("csi-vol-x", over)
+        assert decode_trash("10aa", value) == Trashed("10aa", "csi-vol-x", 1.5, 3.0, over)
 
 
 def test_parents_are_read_in_both_versions():
@@ -113,7 +114,7 @@ def test_snapshots_tell_whether_they_are_the_users(namespace, user):
 
 def test_snapshots_of_old_releases_carry_features_and_a_parent():
     parent = frame(1, 1, i64(-1), text(""), u64(0), u64(0))
-    value = frame(6, 1, u64(4), text("s"), u64(5), u64(61), parent, u8(1), u64(0), frame(1, 1, u32(0)), u32(0))
+    value = frame(6, 1, u64(4), text("s"), u64(5), u64(61), parent, u8(1), u64(0), frame(1, 1, u32(0)), u64(0))
     found = decode_snap(value)
     assert (found.id, found.name, found.size, found.user, found.children) == (4, "s", 5, True, ())
     ancient = frame(2, 1, u64(4), text("s"), u64(5), u64(1), parent, u8(0))

@@ -78,6 +78,24 @@ def signatures(parser):
 
 
 LINES = {
+    "volume flatten rbd/pvc-1 --wait 60": {"volume": "rbd/pvc-1", "wait": 60.0},
+    "tree rbd/ns": {"pool_spec": "rbd/ns"},
+    "adopt rbd/golden@v1 base-1 --dry-run": {"image_spec": "rbd/golden@v1", "name": "base-1"},
+    "release rbd/golden --wait 5": {"volume": "rbd/golden", "wait": 5.0},
+    "volume rm rbd/pvc-1 --keep-for 7d --dry-run": {"keep_for": "7d", "dry_run": True},
+    "trash ls rbd/ns": {"pool_spec": "rbd/ns"},
+    "trash restore rbd/10aa3aa335f8 pvc-9 --wait 0": {"id": "rbd/10aa3aa335f8", "new_name": "pvc-9", "wait": 0.0},
+    "trash purge rbd --older-than 3d --keep-last 2 --threshold 0.8": {
+        "older_than": "3d",
+        "keep_last": 2,
+        "threshold": 0.8,
+    },
+    "check rbd/ns --repair --finding 0123456789ab,abcdef012345 --wait 60": {
+        "pool_spec": "rbd/ns",
+        "repair": True,
+        "finding": "0123456789ab,abcdef012345",
+    },
+    "check rbd --dry-run": {"pool_spec": "rbd", "dry_run": True},
     "volume create rbd pvc-1 --size 10G --dry-run --wait 0": {"size": "10G", "dry_run": True, "wait": 0.0},
     "volume create rbd/ns pvc-1 10G": {"pool_spec": "rbd/ns", "name": "pvc-1", "size": "10G"},
     "volume create rbd pvc-1 --size=1 --image-features layering,exclusive-lock": {
@@ -163,7 +181,8 @@ def test_prefixes_are_unique():
 def test_changing_commands_take_wait_and_dry_run():
     for command in COMMANDS:
         if command.changes:
-            assert command.all_arguments[-2:] == (WAIT, DRY_RUN)
+            assert command.all_arguments[-1] == DRY_RUN
+            assert WAIT in command.all_arguments
 
 
 # -- parsing ---------------------------------------------------------------------------------------------------------
@@ -353,7 +372,7 @@ class Shell:
     """Sends raw commands as a client with the given caps."""
 
     def __init__(self, mgr, authorized=ADMIN):
-        self.handlers = Handlers(mgr.service, Access(mgr.service, authorized), lambda: 4.0)
+        self.handlers = Handlers(mgr.services, Access(mgr.service, authorized), lambda: 4.0)
 
     def raw(self, raw):
         return dispatch(self.handlers, raw, LOG)
@@ -571,7 +590,7 @@ def test_whatever_arrives_gets_a_proper_answer(short_pauses):
     a_volume(cluster)
     do(cluster, snapshot_request(cluster, "csi-vol-" + uuid_of(1)))
     mgr = Mgr(cluster)
-    handlers = Handlers(mgr.service, Access(mgr.service, ADMIN), lambda: 0.0)
+    handlers = Handlers(mgr.services, Access(mgr.service, ADMIN), lambda: 0.0)
 
     @settings(max_examples=300, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(RAW | LIKELY)

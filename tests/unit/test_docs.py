@@ -10,6 +10,7 @@ from vdisk.commands.arguments import Command
 from vdisk.commands.table import COMMANDS
 from vdisk.lifecycle import steps
 from vdisk.model.errors import ERROR_CLASSES
+from vdisk.model.findings import Trouble
 
 REPO = Path(__file__).resolve().parents[2]
 DOC = REPO / "doc"
@@ -79,6 +80,11 @@ def test_every_step_is_named() -> None:
     for kind in kinds:
         name = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", kind.__name__).lower()
         assert kind is steps.Step or f"`{name}`" in text, name
+
+
+def test_every_class_of_finding_is_described() -> None:
+    text = (DOC / "check.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == [trouble.value for trouble in Trouble]
 
 
 def test_links_lead_somewhere() -> None:

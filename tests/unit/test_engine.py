@@ -235,7 +235,14 @@ def test_what_passes_is_tried_again(fake, mgr, method, error):
     assert faults(fake) == []
 
 
-@pytest.mark.parametrize("scenario", [name for name in SCENARIOS if not name.startswith(("rm", "snap-rm", "resize"))])
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        name
+        for name in SCENARIOS
+        if not name.startswith(("rm", "snap-rm", "resize", "flatten", "trash", "adopt", "release"))
+    ],
+)
 def test_a_full_pool_fails_a_creation_and_leaves_no_trace(fake, mgr, scenario):
     request = SCENARIOS[scenario](fake)
     before = inventory(fake)
@@ -756,3 +763,17 @@ def test_gates_can_be_combined():
 def test_locations_compare_by_value():
     assert str(Location(1, "rbd", "ns1")) == "rbd/ns1"
     assert CreateSnapshot.kind == "snap create"
+
+
+def test_a_flatten_waits_for_its_task_and_asks_again(fake, mgr):
+    request = SCENARIOS["flatten"](fake)
+    fake.flattening = True
+    operation = mgr.engine.submit(request)
+    mgr.until(lambda: operation.state is State.WAITING and fake.calls.count("flatten") > 2, "further tries")
+    assert operation.waiting_for == [f"rbd/{request.image} to be flattened (ceph rbd task list)"]
+    assert not operation.answered
+    fake.flattening = False
+    mgr.ended(operation)
+    assert operation.error is None
+    assert fake.find(request.where, request.image).parent is None
+    assert len(operation.history) == 2

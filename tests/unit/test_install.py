@@ -120,8 +120,8 @@ def test_old_version_returns_when_the_new_can_not_be_put_in_place(
 @pytest.mark.parametrize(
     ("file", "text", "said"),
     [
-        ("service.py", "def broken(:\n", "service.py"),
-        ("service.py", "import no_such_module_anywhere\n", "no_such_module_anywhere"),
+        ("service/core.py", "def broken(:\n", "core.py"),
+        ("service/core.py", "import no_such_module_anywhere\n", "no_such_module_anywhere"),
         ("commands/table.py", "COMMANDS = ()\n", "no commands"),
     ],
 )
@@ -198,7 +198,7 @@ def test_check_tells_versions_apart(modules: Path, source: Path, capsys: pytest.
     capsys.readouterr()
     assert install(modules, "--check") == 0
     assert f"is vdisk {__version__} (" in capsys.readouterr().out
-    with (source / "service.py").open("a") as file:
+    with (source / "service/core.py").open("a") as file:
         file.write("# newer\n")
     assert install(modules, "--check") == 0
     assert "another version" in capsys.readouterr().out

@@ -15,8 +15,16 @@ from vdisk.lifecycle.removal import RemoveSnapshot, RemoveVolume
 from vdisk.model.errors import AlreadyExists, NoSpace
 from vdisk.model.names import Kind
 
-CREATING = [name for name in SCENARIOS if not name.startswith(("rm", "snap-rm", "resize"))]
-REMOVING = [name for name in SCENARIOS if name.startswith(("rm", "snap-rm"))]
+CREATING = [
+    name
+    for name in SCENARIOS
+    if not name.startswith(("rm", "snap-rm", "resize", "flatten", "trash", "adopt", "release"))
+]
+REMOVING = [
+    name for name in SCENARIOS if name.startswith(("rm", "snap-rm")) and not name.endswith(("expired", "adopted"))
+]
+ADOPTING = ["adopt", "adopt-released", "adopt-snapshot"]
+UNDELETING = [name for name in SCENARIOS if name.startswith("trash")]
 
 
 def stage(scenario):
@@ -230,3 +238,28 @@ def test_errors_of_the_cluster_reach_the_caller_and_are_undone(scenario):
         run.go()
     run.undo()
     assert inventory(fake) == before
+
+
+@pytest.mark.parametrize("scenario", UNDELETING)
+def test_an_undelete_that_fails_before_the_image_is_back_is_undone(scenario):
+    moments, end = uncut(scenario)
+    for number, moment in enumerate(moments):
+        fake, request = stage(scenario)
+        before = inventory(fake)
+        run = Run(fake, request)
+        assert cut(fake, run, number)
+        run.undo()
+        if scenario != "trash-restore-image":
+            assert inventory(fake) in (before, end), f"cut {moment}"
+
+
+@pytest.mark.parametrize("scenario", ADOPTING)
+def test_an_adoption_that_fails_is_undone_or_complete(scenario):
+    moments, end = uncut(scenario)
+    for number, moment in enumerate(moments):
+        fake, request = stage(scenario)
+        before = inventory(fake)
+        run = Run(fake, request)
+        assert cut(fake, run, number)
+        run.undo()
+        assert inventory(fake) in (before, end), f"cut {moment}"

@@ -75,9 +75,9 @@ def test_pools_are_resolved_with_the_errors_of_the_design(fake, mgr):
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 100, None])
 def test_pages_follow_the_order_of_names_and_a_short_one_is_the_last(fake, mgr, limit, monkeypatch):
-    from vdisk import service
+    from vdisk.service import core
 
-    monkeypatch.setattr(service, "_PAGE", 2)
+    monkeypatch.setattr(core, "_PAGE", 2)
     names = sorted(["a", "b", "B", "é", "名", "z-1", "z-10"], key=str.encode)
     for name in names:
         do(fake, CreateVolume(fake.where(), name, new_uuid(), GIB, Layout()))
@@ -94,9 +94,9 @@ def test_pages_follow_the_order_of_names_and_a_short_one_is_the_last(fake, mgr, 
 
 def test_snapshots_of_one_image_are_listed_in_pages(fake, mgr, monkeypatch):
     from fake.drive import snapshot_request
-    from vdisk import service
+    from vdisk.service import core
 
-    monkeypatch.setattr(service, "_PAGE", 2)
+    monkeypatch.setattr(core, "_PAGE", 2)
     one, two = a_volume(fake, 1, "pvc-1"), a_volume(fake, 2, "pvc-2")
     for number, source in enumerate([one, two, one, two, one]):
         do(fake, snapshot_request(fake, source.image, f"s{number}", 10 + number))

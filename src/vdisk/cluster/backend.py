@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 
 from ..model.layout import Layout
 from ..model.names import Kind
-from ..model.observed import Entry, Image, Location, Watcher
+from ..model.observed import Entry, Image, Location, Task, Trashed, Watcher
+from ..model.records import Store
 from ..model.specs import PoolSpec
 from .connection import MgrContext, open_command_connection, open_data_connection
 from .header import decode_image
@@ -16,6 +18,8 @@ from .intents import IntentStore
 from .journal import Journal
 from .omap import Reading
 from .pools import Pools
+from .records import Records
+from .survey import Survey
 from .tasks import TaskQueue
 
 #: A beacon goes out every two seconds (mgr_beacon_period) and takes a monitor round.
@@ -34,6 +38,8 @@ class CephCluster:
         self.pools = Pools(self.data, self.images)
         self.tasks = TaskQueue(self.commands, log)
         self.intents = IntentStore(self.data)
+        self.records = Records(self.data)
+        self.surveys = Survey(self.data)
         self._queue_is_safe = mgr.task_queue_is_safe()
         if not self._queue_is_safe:
             log.warning(
@@ -80,6 +86,22 @@ class CephCluster:
     def watchers(self, where: Location, image_id: str) -> tuple[Watcher, ...]:
         """Return who has an image open."""
         return self.images.watchers(where, image_id)
+
+    def trashed(self, where: Location, image_id: str) -> Trashed | None:
+        """Return an image's entry in the trash."""
+        return self.images.trashed(where, image_id)
+
+    def modified(self, where: Location, oid: str) -> float | None:
+        """Return when an object was written last."""
+        return self.surveys.modified(where, oid)
+
+    def record(self, where: Location, store: Store, key: str) -> str | None:
+        """Return a record."""
+        return self.records.get(where, store, key)
+
+    def task_list(self) -> list[Task]:
+        """Return rbd_support's tasks; none where it can't carry any out."""
+        return self.tasks.list() if self._queue_is_safe else []
 
     def default_features(self) -> int:
         """Return the feature bits that librbd gives a new image."""
@@ -143,20 +165,46 @@ class CephCluster:
         """Remove an image that was never finished."""
         self.images.remove_unfinished(where, image, image_id)
 
-    def trash(self, where: Location, image: str) -> None:
-        """Move an image to the trash."""
-        self.images.trash(where, image)
+    def trash(self, where: Location, image: str, seconds: int = 0) -> None:
+        """Move an image to the trash, protected from being removed for so long."""
+        self.images.trash(where, image, seconds)
+
+    def flatten(self, where: Location, image: str) -> None:
+        """Give an image to rbd_support to flatten; where its tasks kill the mgr it is flattened here and now."""
+        if self._takes_tasks(where):
+            self.tasks.add_flatten(where, image)
+        else:
+            self.images.flatten(where, image)
+
+    def restore_image(self, where: Location, image_id: str, name: str) -> None:
+        """Bring an image back from the trash under a name."""
+        self.images.restore(where, image_id, name)
+
+    def put_records(self, where: Location, store: Store, records: Mapping[str, str]) -> None:
+        """Write or replace records."""
+        self.records.put(where, store, records)
+
+    def erase_records(self, where: Location, store: Store, keys: list[str]) -> None:
+        """Erase records."""
+        self.records.erase(where, store, keys)
 
     def queue_removal(self, where: Location, image_id: str) -> str | None:
         """Give a trashed image to rbd_support and return the task id, None when the image is gone."""
         return self.tasks.add_trash_remove(where, image_id)
 
-    def may_queue(self, where: Location) -> bool:
-        """Tell whether rbd_support can be given images of a pool.
+    def may_queue(self, where: Location, image_id: str) -> bool:
+        """Tell whether rbd_support can be given a trashed image.
 
         Not where its tasks kill the mgr, nor where its own record of the task would hang in a full pool (and all of
-        rbd_support with it): deleting is the way out of a full pool.
+        rbd_support with it): deleting is the way out of a full pool. Nor one that librbd still protects, because it was
+        kept and is purged before its time: tasks do not override that.
         """
+        if not self._takes_tasks(where):
+            return False
+        entry = self.images.trashed(where, image_id)
+        return entry is None or entry.deferred_until <= time.time()
+
+    def _takes_tasks(self, where: Location) -> bool:
         return self._queue_is_safe and where.pool_id not in self._mgr.full_pools()
 
     def tasks_of(self, where: Location) -> Mapping[str, str]:
@@ -255,3 +303,36 @@ class CephCluster:
     def used(self, where: Location, image: Image) -> int | None:
         """Return the bytes an image's own objects take, None when it has no object map."""
         return self.images.used(where, image)
+
+    def exclusive(self, where: Location, image: Image) -> int | None:
+        """Return the bytes of an image's objects that no snapshot of it shares."""
+        return self.images.exclusive(where, image)
+
+    def pool_usage(self, pool_id: int) -> tuple[int, int]:
+        """Return (bytes stored, bytes that can still be stored) of a pool."""
+        return self._mgr.pool_usage(pool_id)
+
+    # -- engine.ports.Surveys ------------------------------------------------------------------------------------
+
+    def survey_journal(self, where: Location) -> Iterator[tuple[Kind, str] | str]:
+        """Yield every journal object, and every instance that has a directory object."""
+        return self.surveys.journal(where)
+
+    def survey_images(self, where: Location) -> Iterator[tuple[str, str]]:
+        """Yield (name, image id) of every image."""
+        return self.surveys.images(where)
+
+    def load_image(self, where: Location, name: str, image_id: str) -> Image | None:
+        """Return the image of that id under a name that is known already."""
+        return self.images.load(where, name, image_id)
+
+    def survey_trash(self, where: Location) -> Iterator[Trashed]:
+        """Yield every entry of the trash."""
+        return self.surveys.trash(where)
+
+    def survey_records(self, where: Location, store: Store) -> Iterator[tuple[str, str]]:
+        """Yield every record of a store."""
+        after = ""
+        while page := self.records.page(where, store, after):
+            yield from page.items()
+            after = max(page, key=str.encode)

@@ -45,6 +45,9 @@ class MgrContext(Protocol):
     def full_pools(self) -> frozenset[int]:
         """Ids of the pools that are full or at their quota; may be some seconds old."""
 
+    def pool_usage(self, pool_id: int) -> tuple[int, int]:
+        """Return (bytes stored, bytes that can still be stored) of a pool; may be some seconds old."""
+
     def task_queue_is_safe(self) -> bool:
         """Tell whether rbd_support can carry out tasks on this mgr without killing it."""
 

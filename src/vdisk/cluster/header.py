@@ -11,7 +11,7 @@ import struct
 from collections.abc import Mapping
 
 from ..model.errors import Internal
-from ..model.observed import Child, Image, Parent, Snap
+from ..model.observed import Child, Image, Parent, Snap, Trashed
 
 #: cls::rbd::TRASH_IMAGE_STATE_MOVING.
 _TRASH_STATE_MOVING = 1
@@ -45,6 +45,9 @@ class _Cursor:
     def i64(self) -> int:
         return int(struct.unpack("<q", self.take(8))[0])
 
+    def time(self) -> float:
+        return self.u32() + self.u32() / 1e9
+
     def text(self) -> str:
         return self.take(self.u32()).decode("utf-8", "replace")
 
@@ -59,22 +62,21 @@ def decode_string(data: bytes) -> str:
     return _Cursor(data).text()
 
 
-def decode_trash(data: bytes) -> tuple[str, bool]:
-    """Return (former name, whether the move to the trash is over) of a ``cls::rbd::TrashImageSpec`` in ``rbd_trash``.
+def decode_trash(image_id: str, data: bytes) -> Trashed:
+    """Decode a ``cls::rbd::TrashImageSpec``, the value of ``id_<image id>`` in ``rbd_trash``.
 
     A move that was cut short leaves the state MOVING; librbd removes no such image, and moving it again finishes it.
     """
     version, _, content = _Cursor(data).frame()
     content.u8()  # source: user, mirroring, migration, ...
-    name = content.text()
-    content.take(16)  # deletion time, end of the deferment
-    return name, version < 2 or content.u8() != _TRASH_STATE_MOVING
+    name, deleted_at, deferred_until = content.text(), content.time(), content.time()
+    moved = version < 2 or content.u8() != _TRASH_STATE_MOVING
+    return Trashed(image_id, name, deleted_at, deferred_until, moved)
 
 
 def decode_time(data: bytes) -> float:
     """Decode ``utime_t`` (seconds and nanoseconds) to seconds since the epoch."""
-    cursor = _Cursor(data)
-    return cursor.u32() + cursor.u32() / 1e9
+    return _Cursor(data).time()
 
 
 def decode_parent(data: bytes) -> Parent | None:
@@ -107,7 +109,7 @@ def decode_snap(data: bytes, children: bytes | None = None) -> Snap:
         content.u64()  # features, unused
         content.frame()  # parent
     content.u8()  # protection status
-    user, original_name = True, None
+    user, original_name, created_at = True, None, None
     if version >= 3:
         content.u64()  # flags
     if version >= 5:
@@ -116,7 +118,9 @@ def decode_snap(data: bytes, children: bytes | None = None) -> Snap:
         user = kind == _USER_NAMESPACE
         if kind == _TRASH_NAMESPACE:
             original_name = namespace.text()
-    return Snap(snap_id, name, size, user, decode_children(children) if children else (), original_name)
+    if version >= 6:
+        created_at = content.time()
+    return Snap(snap_id, name, size, user, decode_children(children) if children else (), original_name, created_at)
 
 
 def decode_image(name: str, image_id: str, values: Mapping[str, bytes], trashed: bool = False) -> Image:

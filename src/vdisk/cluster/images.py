@@ -11,7 +11,7 @@ import rbd
 from ..model.errors import NotFound, NotReady
 from ..model.layout import Layout, feature_names
 from ..model.names import Kind, parse_image_name
-from ..model.observed import FEATURE_BITS, OBJECT_MAP, Entry, Image, Location, Watcher
+from ..model.observed import FAST_DIFF, FEATURE_BITS, OBJECT_MAP, Entry, Image, Location, Trashed, Watcher
 from . import omap
 from .connection import Connection, MgrContext, clone_takes_format
 from .handles import Handles
@@ -66,9 +66,17 @@ class Images:
                 return self._load(ioctx, decode_string(listed), image_id, trashed=False)
             trashed = (omap.get_keys(ioctx, _TRASH, [key]) or {}).get(key)
             if trashed is not None:
-                name, moved = decode_trash(trashed)
-                return self._load(ioctx, name, image_id, trashed=moved) or Image.remains(name, image_id)
+                found = decode_trash(image_id, trashed)
+                loaded = self._load(ioctx, found.name, image_id, trashed=found.moved)
+                return loaded or Image.remains(found.name, image_id)
             return None
+
+    def trashed(self, where: Location, image_id: str) -> Trashed | None:
+        """Return an image's entry in the trash, or None."""
+        key = f"id_{image_id}"
+        with self._connection.ioctx(where, f"reading the trash of {where}") as ioctx:
+            found = omap.get_keys(ioctx, _TRASH, [key]) or {}
+        return decode_trash(image_id, found[key]) if key in found else None
 
     def partial(self, where: Location, name: str) -> str | None:
         """Return the id of an image that is there in name only: its creation was cut short before its header."""
@@ -91,11 +99,18 @@ class Images:
 
     def used(self, where: Location, image: Image) -> int | None:
         """Return the bytes that an image's own objects take at most, None when it has no object map to tell."""
-        if not image.features & OBJECT_MAP:
-            return None
+        return self._counted(where, image) if image.features & OBJECT_MAP else None
+
+    def exclusive(self, where: Location, image: Image) -> int | None:
+        """Return the bytes that an image's objects take which no snapshot of it shares; None where nothing tells."""
+        if not image.snaps:
+            return self.used(where, image)
+        return self._counted(where, image, changed=True) if image.features & FAST_DIFF else None
+
+    def _counted(self, where: Location, image: Image, changed: bool = False) -> int | None:
         size = 1 << image.order
         with self._connection.ioctx(where, f"reading the object map of {where}/{image.name}") as ioctx:
-            count = count_objects(ioctx, image.id, -(-image.size // size))
+            count = count_objects(ioctx, image.id, -(-image.size // size), changed)
         return None if count is None else min(count * size, image.size)
 
     def default_features(self) -> int:
@@ -214,13 +229,16 @@ class Images:
         self.trash(where, name)
         self.remove_trashed(where, image_id)
 
-    def trash(self, where: Location, name: str) -> None:
-        """Move an image to the trash; one that is not there (any more) is no error."""
+    def trash(self, where: Location, name: str, seconds: int = 0) -> None:
+        """Move an image to the trash; one that is not there (any more) is no error.
+
+        For ``seconds`` librbd itself protects it from being removed.
+        """
         with self._connection.ioctx(where, f"moving {where}/{name} to the trash") as ioctx:
             # librbd answers "not found" as well when it can't create this object, at the pool's quota for one.
             omap.ensure_object(ioctx, _TRASH)
             try:
-                self._rbd.trash_move(ioctx, name, 0)
+                self._rbd.trash_move(ioctx, name, seconds)
             except rbd.ImageNotFound:
                 if self._id_of(ioctx, name) is not None or self._listed_id(ioctx, name) is not None:
                     raise NotReady(f"moving {where}/{name} to the trash failed halfway") from None
@@ -240,6 +258,27 @@ class Images:
         snaps = parent.snaps if parent is not None else ()
         taken_along = any(snap.id == link.snap_id and snap.original_name is not None for snap in snaps)
         return (link.pool_id, link.namespace, link.image_id) if taken_along else None, objects
+
+    def flatten(self, where: Location, name: str) -> None:
+        """Copy what an image shares with its parent and cut the link; one without a parent is no error."""
+        with self._connection.ioctx(where, f"flattening {where}/{name}") as ioctx, rbd.Image(ioctx, name) as image:
+            try:
+                image.flatten()  # without a progress callback: Python callbacks from librbd can crash the mgr
+            except rbd.InvalidArgument:
+                return  # it has no parent any more
+        self._log.info("rbd: flatten %s/%s", where, name)
+
+    def restore(self, where: Location, image_id: str, name: str) -> None:
+        """Bring an image back from the trash under a name; one that is not in the trash (any more) is no error."""
+        with self._connection.ioctx(where, f"restoring image id {image_id} in {where} as {name}") as ioctx:
+            try:
+                self._rbd.trash_restore(ioctx, image_id, name)
+            except (rbd.ImageNotFound, rbd.InvalidArgument):
+                # librbd says "invalid argument" of what is in no state to be restored, such as restored already.
+                if self._id_of(ioctx, name) != image_id:
+                    raise
+                return
+        self._log.info("rbd: trash restore %s/%s as %s", where, image_id, name)
 
     def remove_trashed(self, where: Location, image_id: str) -> None:
         """Remove an image from the trash with all its data; one that is gone is no error."""

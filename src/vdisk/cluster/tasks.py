@@ -5,29 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from dataclasses import dataclass
 
-from ..model.errors import Internal, NotFound
-from ..model.observed import Location
+from ..model.errors import Internal, InvalidArgument, NotFound
+from ..model.observed import Location, Task
 from . import omap
 from .connection import Connection
 from .mgr_commands import CommandClient
 
 #: rbd_support's RBD_TASK_OID.
 _OBJECT = "rbd_task"
-
-
-@dataclass(frozen=True)
-class Task:
-    """A task as ``ceph rbd task list`` shows it."""
-
-    id: str
-    action: str
-    pool: str
-    namespace: str
-    image_id: str
-    message: str
-    retry_message: str | None
 
 
 class TaskQueue:
@@ -69,11 +55,14 @@ class TaskQueue:
                 self._log.warning("a task of rbd_support in %s has an unknown form", where)
         return tasks
 
-    def cancel(self, task_id: str) -> None:
-        """Cancel a task; one that is gone is no error."""
-        with contextlib.suppress(NotFound):
-            self._client.send({"prefix": "rbd task cancel", "task_id": task_id})
-            self._log.info("rbd task cancel %s", task_id)
+    def add_flatten(self, where: Location, image: str) -> None:
+        """Queue the flattening of an image; one that has no parent any more is no error."""
+        spec = f"{where}/{image}"
+        try:
+            self._client.send({"prefix": "rbd task add flatten", "image_spec": spec})
+        except InvalidArgument:
+            return  # "image does not have a parent": another task, or somebody, was faster
+        self._log.info("rbd task add flatten %s", spec)
 
     def list(self) -> list[Task]:
         """Return every queued task."""
@@ -86,9 +75,15 @@ class TaskQueue:
                     action=str(refs.get("action", "")),
                     pool=str(refs.get("pool_name", "")),
                     namespace=str(refs.get("pool_namespace", "")),
-                    image_id=str(refs.get("image_id", "")),
+                    image=str(refs.get("image_id") or refs.get("image_name") or ""),
                     message=str(item.get("message", "")),
                     retry_message=item.get("retry_message"),
                 )
             )
         return tasks
+
+    def cancel(self, task_id: str) -> None:
+        """Cancel a task; one that is gone is no error."""
+        with contextlib.suppress(NotFound):
+            self._client.send({"prefix": "rbd task cancel", "task_id": task_id})
+            self._log.info("rbd task cancel %s", task_id)

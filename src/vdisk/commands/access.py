@@ -7,7 +7,8 @@ may see the whole pool: the answer never tells whether another tenant's volume e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from ..model.errors import Denied, NotFound
 from ..model.handles import Handle
@@ -16,6 +17,7 @@ from ..model.observed import Location
 from ..model.specs import NameRef, PoolSpec, Ref
 from ..service import Found, Service
 
+T = TypeVar("T")
 Authorize = Callable[[Mapping[str, str]], bool]
 
 
@@ -51,7 +53,23 @@ class Access:
             return self._service.find_name(self.locate(ref.where), kind, ref)
         return self._find_handle(kind, ref)
 
+    def holding(self, handle: Handle, holds: Callable[[Location], bool]) -> Location:
+        """Return the location, among those that the caller may see, that holds something of a handle's uuid."""
+
+        def look(pool_id: int, pool: str, namespaces: Sequence[str]) -> Location | None:
+            places = (Location(pool_id, pool, namespace) for namespace in namespaces)
+            return next((place for place in places if holds(place)), None)
+
+        return self._search(handle, "a record of", look)
+
     def _find_handle(self, kind: Kind, handle: Handle) -> Found:
+        def look(pool_id: int, pool: str, namespaces: Sequence[str]) -> Found | None:
+            return self._service.find_uuid(pool_id, pool, kind, handle.uuid, namespaces)
+
+        return self._search(handle, kind.value, look)
+
+    def _search(self, handle: Handle, what: str, look: Callable[[int, str, Sequence[str]], T | None]) -> T:
+        """Look for what a handle names where the caller may look."""
         self._service.check_cluster(handle)
         pool = self._service.pool_name(handle.pool_id)
         if pool is None and not self._authorize({}):
@@ -60,11 +78,11 @@ class Access:
             raise NotFound(f"the handle names pool id {handle.pool_id}, which does not exist")
         whole = self._authorize({"pool": pool})
         namespaces = self._service.namespaces(handle.pool_id, pool) if whole else self._allowed(handle.pool_id, pool)
-        found = self._service.find_uuid(handle.pool_id, pool, kind, handle.uuid, namespaces)
+        found = look(handle.pool_id, pool, namespaces)
         if found is None:
             if not whole:
                 raise self._denied()
-            raise NotFound(f"{kind.value} {handle.uuid} does not exist in pool {pool!r}")
+            raise NotFound(f"{what} {handle.uuid} does not exist in pool {pool!r}")
         return found
 
     def _allowed(self, pool_id: int, pool: str) -> list[str]:

@@ -96,6 +96,8 @@ class Command:
     changes: bool = False
     columns: tuple[str, ...] = field(default=())
     """Columns of the plain table for commands that answer with a list."""
+    tree: bool = False
+    """The answer is a list of nested nodes, which are drawn."""
 
     @property
     def prefix(self) -> str:
@@ -105,7 +107,12 @@ class Command:
     @property
     def all_arguments(self) -> tuple[Argument, ...]:
         """Its own arguments and those that every changing command takes. Booleans come last."""
-        return (*self.arguments, WAIT, DRY_RUN) if self.changes else self.arguments
+        if not self.changes:
+            return self.arguments
+        # Nothing may follow a boolean in the CLI's signatures but booleans.
+        plain = [argument for argument in self.arguments if argument.type != "bool"]
+        flags = [argument for argument in self.arguments if argument.type == "bool"]
+        return (*plain, WAIT, *flags, DRY_RUN)
 
     def declaration(self) -> dict[str, Any]:
         """Return the entry of ``MgrModule.COMMANDS``."""

@@ -36,7 +36,7 @@ def dispatch(handlers: Handlers | VdiskError, raw: Mapping[str, Any], log: loggi
         if isinstance(handlers, VdiskError):
             raise handlers
         answer = getattr(handlers, command.handler)(arguments)
-        return 0, render(answer, form, command.columns), ""
+        return 0, render(answer, form, command.columns, command.tree), ""
     except VdiskError as error:
         return render_error(error, form)
     except Exception:

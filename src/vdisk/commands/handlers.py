@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..engine.operation import Operation
@@ -23,22 +23,20 @@ from ..model.specs import (
     parse_snapshot_ref,
     parse_volume_ref,
 )
-from ..service import Found, Service
-from .access import Access
+from ..service import Found
+from .base import Arguments, page
+from .handlers_adopt import AdoptHandlers
+from .handlers_check import CheckHandlers
+from .handlers_trash import TrashHandlers
+from .handlers_tree import TreeHandlers
 from .render import Answer
 
-Arguments = Mapping[str, Any]
 #: Operations that one ``op ls --ids`` may name.
 MAX_IDS = 1000
 
 
-class Handlers:
-    """One method a command, named in the table. ``default_wait`` is the option ``command_wait``, in seconds."""
-
-    def __init__(self, service: Service, access: Access, default_wait: Callable[[], float]) -> None:
-        self._service = service
-        self._access = access
-        self._default_wait = default_wait
+class Handlers(CheckHandlers, TrashHandlers, AdoptHandlers, TreeHandlers):
+    """One method a command, named in the table."""
 
     # -- volumes -------------------------------------------------------------------------------------------------
 
@@ -67,7 +65,7 @@ class Handlers:
     def volume_ls(self, args: Arguments) -> Answer:
         """``vdisk volume ls``."""
         spec = parse_pool_spec(args["pool_spec"])
-        limit, marker = _page(args)
+        limit, marker = page(args)
         where = self._access.locate(spec)
         return [self._shown(volume) for volume in self._service.volumes(where, limit, marker)]
 
@@ -80,6 +78,11 @@ class Handlers:
         """``vdisk volume resize``."""
         ref, size = parse_volume_ref(args["volume"]), parse_size(args["size"])
         return self._create(args, self._service.resize_volume(self._access.find(Kind.VOLUME, ref), size))
+
+    def volume_flatten(self, args: Arguments) -> Answer:
+        """``vdisk volume flatten``."""
+        ref = parse_volume_ref(args["volume"])
+        return self._create(args, self._service.flatten_volume(self._access.find(Kind.VOLUME, ref)))
 
     def volume_rm(self, args: Arguments) -> Answer:
         """``vdisk volume rm``."""
@@ -96,7 +99,7 @@ class Handlers:
 
     def snap_ls(self, args: Arguments) -> Answer:
         """``vdisk snap ls``; ``pool/x`` means the namespace x where there is one, else the image x."""
-        limit, marker = _page(args)
+        limit, marker = page(args)
         if (args["pool_spec"] is None) == (args["image_spec"] is None):
             raise InvalidArgument("pool_spec or image_spec is missing: give pool[/namespace] or pool[/namespace]/image")
         where, image = self._pool_or_image(args)
@@ -117,15 +120,22 @@ class Handlers:
         engine = self._service.engine
         if args["ids"] is not None:
             return [self._polled(op_id) for op_id in dict.fromkeys(parse_ids(args["ids"]))]
+        checks = [run.to_dict() for run in self._check_runs()]
         unreadable = [intent.to_dict() for intent in engine.unreadable() if self._visible(intent.where)]
-        return [*unreadable, *(op.to_dict() for op in engine.operations() if self._visible(op.request.where))]
+        listed = [op.to_dict() for op in engine.operations() if self._visible(op.request.where)]
+        return [*unreadable, *listed, *checks]
 
     def op_info(self, args: Arguments) -> Answer:
         """``vdisk op info``."""
-        return self._operation(args).to_dict(details=True)
+        run = self._check_run(args["id"])
+        return run.to_dict() if run is not None else self._operation(args).to_dict(details=True)
 
     def op_cancel(self, args: Arguments) -> Answer:
         """``vdisk op cancel``."""
+        run = self._check_run(args["id"])
+        if run is not None:
+            self._services.checks.cancel(run)
+            return run.to_dict()
         operation = self._operation(args)
         if args["dry_run"]:
             return {"dry_run": True, "kind": operation.request.kind, "steps": self._service.plan_cancel(operation)}
@@ -145,9 +155,6 @@ class Handlers:
         return self._service.engine.figures()
 
     # -- inner ---------------------------------------------------------------------------------------------------
-
-    def _visible(self, where: Location) -> bool:
-        return self._access.may(where.pool, where.namespace)
 
     def _polled(self, op_id: str) -> dict[str, Any]:
         """Return an operation for one who polls: also whether the command's answer is true by now, and for what.
@@ -195,6 +202,7 @@ class Handlers:
 
         What is only being created yet is removed behind its creation, so that a delete can't be overtaken by it.
         """
+        keep_for = self._keep_for(args)
         try:
             found = self._access.find(kind, ref)
         except (NotFound, Denied):
@@ -208,7 +216,7 @@ class Handlers:
                 return self._removal(removal.request.where, removal.request.uuid, removal.id, True)
             else:
                 raise
-        request = self._service.remove(found)
+        request = self._service.remove(found, keep_for)
         if args["dry_run"]:
             return self._dry_run(request)
         operation, settled = self._service.run(request, self._wait(args))
@@ -231,9 +239,6 @@ class Handlers:
         answer = {"removed": self._service.handle(where, uuid), "operation": op_id}
         return answer if settled else {**answer, "state": "pending"}
 
-    def _dry_run(self, request: Request) -> Answer:
-        return {"dry_run": True, "kind": request.kind, "steps": self._service.plan(request)}
-
     def _info(self, kind: Kind, ref: Ref) -> Answer:
         try:
             found = self._access.find(kind, ref)
@@ -245,10 +250,24 @@ class Handlers:
             return self._shown(self._service.pending(creation))
         item = self._service.volume(found) if kind is Kind.VOLUME else self._service.snapshot(found)
         details = self._service.details(found)
+        details.update(self._lineage(found, details["watchers"]))
         for parent in details["parents"]:
             if not self._access.may(parent["pool"] or "", parent["namespace"]):
                 parent.update(dict.fromkeys(parent))
         return {**self._shown(item), **details}
+
+    def _lineage(self, found: Found, watchers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Return what ``tree`` says too: what the image alone takes, what holds it, what would be freed with it."""
+        family, node = self._services.lineage.of(found, whole=False)
+        if node is None:
+            return {"exclusive": None, "held_by": [], "frees": 0}
+        facts = family.facts(node)
+        unseen = [key for key in node.children if (kin := family.nodes.get(key)) and not self._visible(kin.where)]
+        if unseen:
+            facts["held_by"] = [reason for reason in facts["held_by"] if not reason.startswith("clone ")]
+            facts["held_by"].append(f"{len(unseen)} clones that you may not see")
+        facts["held_by"][1:1] = [f"in use by {found['address']} (client.{found['client']})" for found in watchers]
+        return {name: facts[name] for name in ("exclusive", "held_by", "frees")}
 
     def _shown(self, item: Volume | Snapshot) -> dict[str, Any]:
         """Return an object's JSON form without what lies in pools that the caller may not see."""
@@ -275,9 +294,6 @@ class Handlers:
     def _of_image(self, spec: ImageSpec) -> tuple[Location, str]:
         return self._access.locate(spec.where), spec.image
 
-    def _wait(self, args: Arguments) -> float:
-        return self._default_wait() if args["wait"] is None else float(args["wait"])
-
 
 def parse_ids(text: str) -> list[str]:
     """Return operation ids that a comma separates; raises ``InvalidArgument`` for too many."""
@@ -285,11 +301,3 @@ def parse_ids(text: str) -> list[str]:
     if not 0 < len(ids) <= MAX_IDS:
         raise InvalidArgument(f"ids names {len(ids)} operations: 1 to {MAX_IDS} are allowed")
     return ids
-
-
-def _page(args: Arguments) -> tuple[int | None, str]:
-    limit = args["limit"]
-    if limit is not None and limit < 1:
-        raise InvalidArgument(f"limit {limit} is not positive")
-    marker = "" if args["marker"] is None else check_request_name(args["marker"], "marker")
-    return limit, marker

@@ -11,10 +11,10 @@ from ..model.specs import format_size
 
 #: What a handler answers with.
 Answer = Mapping[str, Any] | Sequence[Mapping[str, Any]]
-_SIZES = frozenset({"size", "used"})
+_SIZES = frozenset({"size", "used", "held", "exclusive", "frees"})
 
 
-def render(answer: Answer, form: str, columns: Sequence[str] = ()) -> str:
+def render(answer: Answer, form: str, columns: Sequence[str] = (), tree: bool = False) -> str:
     """Return the text of an answer in the format ``plain``, ``json`` or ``json-pretty``."""
     if form == "json":
         return json.dumps(answer, ensure_ascii=False)
@@ -22,7 +22,37 @@ def render(answer: Answer, form: str, columns: Sequence[str] = ()) -> str:
         return json.dumps(answer, indent=4, ensure_ascii=False)
     if isinstance(answer, Mapping):
         return _block(answer)
+    if tree:
+        return "\n".join(line for node in answer for line in _drawing(node, "", ""))
     return _table(answer, columns)
+
+
+def _drawing(node: Mapping[str, Any], first: str, rest: str) -> list[str]:
+    """Draw a node of a tree and what is below it; ``first`` and ``rest`` stand before its own and further lines."""
+    lines = [first + _label(node)]
+    children = node["children"]
+    for number, child in enumerate(children, 1):
+        last = number == len(children)
+        lines += _drawing(child, rest + ("└─ " if last else "├─ "), rest + ("   " if last else "│  "))
+    return lines
+
+
+def _label(node: Mapping[str, Any]) -> str:
+    """Describe a node of a tree in one line."""
+    if node["pool"] is None:
+        return "(an image that you may not see)"
+    place = "/".join(part for part in (node["pool"], node["namespace"], node["image"]) if part)
+    parts = [f"{node['kind']} {node['name']}"] if node["name"] else []
+    parts += ["in the trash"] if node["trashed"] else []
+    parts.append(format_size(node["size"]))
+    parts += [f"{word} {format_size(node[word])}" for word in ("used", "exclusive") if node[word] is not None]
+    parts += [f"depth {node['depth']}", f"made {node['created_at']}"]
+    text = f"{place}: {', '.join(parts)}"
+    text += f"; held: {'; '.join(node['held_by'])}" if node["held_by"] else "; nothing holds it"
+    if node["frees"]:
+        also = f" with {', '.join(node['frees_with'])}" if node["frees_with"] else ""
+        text += f"; frees {format_size(node['frees'])}{also}"
+    return text
 
 
 def render_error(error: VdiskError, form: str) -> tuple[int, str, str]:

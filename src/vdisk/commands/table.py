@@ -14,6 +14,7 @@ _PAGE = (
     Argument("limit", "int", help="at most that many"),
     Argument("marker", help="the last name already seen"),
 )
+_KEEP_FOR = Argument("keep_for", help="how long it can be undeleted, such as 7d; the option trash_keep_for otherwise")
 _OP = Argument("id", required=True, help="id of the operation")
 
 COMMANDS: tuple[Command, ...] = (
@@ -69,10 +70,19 @@ COMMANDS: tuple[Command, ...] = (
         changes=True,
     ),
     Command(
+        "volume flatten",
+        "volume_flatten",
+        "Copy what <volume> shares with its parents, so that it depends on none of them. rbd_support does it in the "
+        "background, one at a time; the volume stays in use",
+        (_VOLUME,),
+        changes=True,
+    ),
+    Command(
         "volume rm",
         "volume_rm",
-        "Delete <volume> unless somebody has it open. Its snapshots stay; its space is reclaimed in the background",
-        (_VOLUME,),
+        "Delete <volume> unless somebody has it open. Its snapshots stay; its space is reclaimed in the background. "
+        "With --keep-for 7d it can be undeleted until then",
+        (_VOLUME, _KEEP_FOR),
         changes=True,
     ),
     Command(
@@ -105,8 +115,9 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "snap rm",
         "snap_rm",
-        "Delete <snapshot>. Volumes restored from it stay; its space is reclaimed in the background",
-        (_SNAPSHOT,),
+        "Delete <snapshot>. Volumes restored from it stay; its space is reclaimed in the background. With --keep-for "
+        "7d it can be undeleted until then",
+        (_SNAPSHOT, _KEEP_FOR),
         changes=True,
     ),
     Command(
@@ -129,6 +140,75 @@ COMMANDS: tuple[Command, ...] = (
         "op_retry",
         "Run an operation again now that stopped with an error or waits for its next try",
         (_OP,),
+        changes=True,
+    ),
+    Command(
+        "tree",
+        "tree",
+        "Draw who descends from whom in <pool_spec>, or in the family of a volume (handle or pool[/namespace]/name), "
+        "with sizes, what holds each image and what would be freed with it",
+        (Argument("pool_spec", required=True, help="pool[/namespace], or a volume"),),
+        tree=True,
+    ),
+    Command(
+        "adopt",
+        "adopt",
+        "Make the existing image <image_spec> the volume <name>, or its snapshot (image@snapshot) the snapshot <name>, "
+        "without copying",
+        (
+            Argument("image_spec", required=True, help="pool[/namespace]/image, or pool[/namespace]/image@snapshot"),
+            Argument("name", required=True, help="request name"),
+        ),
+        changes=True,
+    ),
+    Command(
+        "release",
+        "release",
+        "Take <volume> out of the journal and leave its image as it is",
+        (_VOLUME,),
+        changes=True,
+    ),
+    Command(
+        "trash ls",
+        "trash_ls",
+        "List what is in the trash of <pool_spec>: what can be undeleted with its handle, and other images",
+        (_POOL,),
+        columns=("id", "kind", "name", "image", "size", "deleted_at", "expires_at"),
+    ),
+    Command(
+        "trash restore",
+        "trash_restore",
+        "Bring back what was deleted with --keep-for: image, journal entries and handle, under <new_name> if given",
+        (
+            Argument(
+                "id", required=True, help="handle, id of the operation that deleted it, or pool[/namespace]/image id"
+            ),
+            Argument("new_name", help="another request name, for when the first is taken"),
+        ),
+        changes=True,
+    ),
+    Command(
+        "trash purge",
+        "trash_purge",
+        "Delete for good what is kept in the trash of <pool_spec>: what has expired, or what the bounds given say",
+        (
+            _POOL,
+            Argument("older_than", help="what was deleted at least so long ago, such as 3d"),
+            Argument("keep_last", "int", help="all but the latest so many"),
+            Argument("threshold", "float", help="the oldest, until less than this part (0 to 1) of the pool is used"),
+        ),
+        changes=True,
+    ),
+    Command(
+        "check",
+        "check",
+        "Compare journal, images, snapshots, trash, tasks and operations of <pool_spec>. --repair does what cannot "
+        "lose data; the rest needs --repair --finding <id>",
+        (
+            _POOL,
+            Argument("finding", help="ids of findings of the last check, a comma between: look at these only"),
+            Argument("repair", "bool", help="repair what cannot lose data, or the findings named"),
+        ),
         changes=True,
     ),
     Command("status", "status", "Show how busy vdisk is: operations by state, workers, what could not be read"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -89,8 +91,18 @@ class Executor:
                 do.seal(where, image)
             case steps.RemoveUnfinished(where, image, image_id):
                 do.remove_unfinished(where, image, image_id)
-            case steps.TrashImage(where, image):
-                do.trash(where, image)
+            case steps.TrashImage(where, image, until):
+                do.trash(where, image, max(0, math.ceil(until - time.time())))
+            case steps.FlattenImage(where, image, image_id):
+                self._flatten(where, image, image_id)
+            case steps.RestoreImage(where, image_id, image):
+                do.restore_image(where, image_id, image)
+            case steps.PutRecord(where, store, key, value):
+                do.put_records(where, store, {key: value})
+            case steps.EraseRecord(where, store, key):
+                do.erase_records(where, store, [key])
+            case steps.CancelTask(_, task_id):
+                do.cancel_task(task_id)
             case steps.RemoveEntry(where, kind, uuid):
                 do.remove_entry(where, kind, uuid)
             case steps.ReleaseName(where, kind, name, uuid):
@@ -104,6 +116,18 @@ class Executor:
             case _:
                 raise Internal(f"no way to carry out step {step.name}")
         return None
+
+    def _flatten(self, where: Location, image: str, image_id: str) -> None:
+        """Queue the task, again if somebody cancelled it, and wait for its end."""
+        if not self._attached(where, image_id):
+            return
+        self._effects.flatten(where, image)
+        if self._attached(where, image_id):
+            raise Waiting([f"{where}/{image} to be flattened (ceph rbd task list)"])
+
+    def _attached(self, where: Location, image_id: str) -> bool:
+        found = self._view.find_id(where, image_id)
+        return found is not None and found.parent is not None
 
     def _await_children(self, where: Location, image_id: str) -> None:
         image = self._view.find_id(where, image_id)

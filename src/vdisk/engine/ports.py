@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from ..lifecycle.base import View
 from ..model.layout import Layout
 from ..model.names import Kind
-from ..model.observed import Entry, Image, Location
+from ..model.observed import Entry, Image, Location, Trashed
+from ..model.records import Store
 from ..model.specs import PoolSpec
 
 
@@ -57,14 +58,26 @@ class Effects(Protocol):
     def remove_unfinished(self, where: Location, image: str, image_id: str) -> None:
         """Remove an image that was never finished, wherever an interrupted removal left it."""
 
-    def trash(self, where: Location, image: str) -> None:
-        """Move an image to the trash."""
+    def trash(self, where: Location, image: str, seconds: int = 0) -> None:
+        """Move an image to the trash, where librbd protects it from being removed for so long."""
+
+    def flatten(self, where: Location, image: str) -> None:
+        """Begin to flatten an image; one that is being flattened already is no error."""
+
+    def restore_image(self, where: Location, image_id: str, name: str) -> None:
+        """Bring an image back from the trash under a name."""
+
+    def put_records(self, where: Location, store: Store, records: Mapping[str, str]) -> None:
+        """Write or replace records."""
+
+    def erase_records(self, where: Location, store: Store, keys: list[str]) -> None:
+        """Erase records."""
 
     def queue_removal(self, where: Location, image_id: str) -> str | None:
         """Give a trashed image to rbd_support; returns the task id, None when the image is gone."""
 
-    def may_queue(self, where: Location) -> bool:
-        """Tell whether rbd_support can be given images of a pool."""
+    def may_queue(self, where: Location, image_id: str) -> bool:
+        """Tell whether rbd_support can be given a trashed image."""
 
     def tasks_of(self, where: Location) -> Mapping[str, str]:
         """Return the images of a pool and namespace that rbd_support is to remove from the trash: id → task id."""
@@ -130,11 +143,37 @@ class Directory(Protocol):
     def image_of(self, where: Location, entry: Entry) -> Image | None:
         """Return an entry's image by its stored id, in one read."""
 
-    def used(self, where: Location, image: Image) -> int | None:
-        """Return the bytes an image's own objects take, None when it has no object map."""
+
+class Surveys(Protocol):
+    """What a check goes through, page by page."""
+
+    def survey_journal(self, where: Location) -> Iterator[tuple[Kind, str] | str]:
+        """Yield (kind, uuid) of every journal object, and the instance of every directory object."""
+
+    def survey_images(self, where: Location) -> Iterator[tuple[str, str]]:
+        """Yield (name, image id) of every image outside of the trash."""
+
+    def load_image(self, where: Location, name: str, image_id: str) -> Image | None:
+        """Return the image of that id under a name that is known already, in one read."""
+
+    def survey_trash(self, where: Location) -> Iterator[Trashed]:
+        """Yield every entry of the trash."""
+
+    def survey_records(self, where: Location, store: Store) -> Iterator[tuple[str, str]]:
+        """Yield every (key, record) of a store, in the order of keys."""
 
 
-class Cluster(View, Effects, Intents, Directory, Protocol):
+class Figures(Protocol):
+    """What the cluster knows of its own use."""
+
+    def exclusive(self, where: Location, image: Image) -> int | None:
+        """Return the bytes of an image's objects that no snapshot of it shares; None where nothing tells."""
+
+    def pool_usage(self, pool_id: int) -> tuple[int, int]:
+        """Return (bytes stored, bytes that can still be stored) of a pool; may be some seconds old."""
+
+
+class Cluster(View, Effects, Intents, Directory, Surveys, Figures, Protocol):
     """All of it."""
 
     def close(self) -> None:

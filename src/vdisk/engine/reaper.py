@@ -104,7 +104,7 @@ class Reaper:
 
     def _given_to_rbd_support(self, where: Location, key: Key, objects: int) -> Waiting | None:
         """See to it that rbd_support removes the image; None when that is up to vdisk, or needless."""
-        if not self._effects.may_queue(where):
+        if not self._effects.may_queue(where, key.image_id):
             return None
         task = self._tasks(where).get(key.image_id)
         huge = objects > _MAX_OBJECTS and self._settings.threads() > 0

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from ..model.names import Kind
-from ..model.observed import Entry, Image, Location, Watcher
+from ..model.observed import Entry, Image, Location, Task, Trashed, Watcher
+from ..model.records import Store
 from .steps import Step
 
 
@@ -34,6 +35,21 @@ class View(Protocol):
 
     def watchers(self, where: Location, image_id: str) -> tuple[Watcher, ...]:
         """Return who has an image open."""
+
+    def trashed(self, where: Location, image_id: str) -> Trashed | None:
+        """Return an image's entry in the trash."""
+
+    def modified(self, where: Location, oid: str) -> float | None:
+        """Return when an object was written last, in seconds since the epoch; None when it does not exist."""
+
+    def record(self, where: Location, store: Store, key: str) -> str | None:
+        """Return one of vdisk's records."""
+
+    def task_list(self) -> list[Task]:
+        """Return rbd_support's tasks."""
+
+    def used(self, where: Location, image: Image) -> int | None:
+        """Return the bytes an image's own objects take, None when it has no object map."""
 
     def default_features(self) -> int:
         """Return the feature bits that librbd gives a new image."""

@@ -8,17 +8,37 @@ from typing import Any
 
 from ..model.layout import Layout
 from ..model.observed import Location
+from .adopt import AdoptSnapshot, AdoptVolume, ReleaseVolume
 from .base import Request
+from .check_repair import Repair
 from .removal import RemoveSnapshot, RemoveVolume
 from .snap_create import CreateSnapshot
+from .undelete import RestoreBare, UndeleteSnapshot, UndeleteVolume
 from .volume_clone import CloneVolume
 from .volume_create import CreateVolume
+from .volume_flatten import FlattenVolume
 from .volume_resize import ResizeVolume
 from .volume_restore import RestoreVolume
 
 REQUESTS: Mapping[str, type[Request]] = {
     cls.kind: cls
-    for cls in (CreateVolume, RestoreVolume, CloneVolume, ResizeVolume, RemoveVolume, CreateSnapshot, RemoveSnapshot)
+    for cls in (
+        CreateVolume,
+        RestoreVolume,
+        CloneVolume,
+        ResizeVolume,
+        RemoveVolume,
+        CreateSnapshot,
+        RemoveSnapshot,
+        Repair,
+        AdoptVolume,
+        AdoptSnapshot,
+        ReleaseVolume,
+        FlattenVolume,
+        UndeleteVolume,
+        UndeleteSnapshot,
+        RestoreBare,
+    )
 }
 #: Fields that are objects of their own in the JSON form, by field name.
 _NESTED: Mapping[str, type[Any]] = {

@@ -2,6 +2,10 @@
 
 The image goes to the trash before the journal forgets it, so that no crash can leave an image that nothing leads to:
 until the answer the journal has it, from the trash move on the durable intent has its id.
+
+With ``keep_until`` the removal ends with the answer: an undelete record, written before anything else, holds all that
+brings the volume or snapshot back, and librbd protects the image in the trash. When that time has come a removal of the
+same uuid, without it, goes on where the first one stopped (``service.trash``).
 """
 
 from __future__ import annotations
@@ -13,12 +17,15 @@ from typing import ClassVar
 from ..model.errors import HasDependents, Internal, InUse, NotFound
 from ..model.names import Kind, temp_image
 from ..model.observed import Entry, Image
+from ..model.records import Kept, Store, kept_from_text
 from .base import Lock, Plan, Request, View, image_lock, name_lock
 from .steps import (
     Answer,
     AwaitChildren,
     DropSnapshot,
+    EraseRecord,
     PurgeSnapshot,
+    PutRecord,
     QueueRemoval,
     ReleaseName,
     RemoveEntry,
@@ -32,24 +39,35 @@ from .steps import (
 class Removal(Request):
     """What the removals of volumes and snapshots share.
 
-    ``image_id`` and ``temp_id`` are settled by the first plan; empty means that there is no such image.
+    ``image_id`` and ``temp_id`` are settled by the first plan; empty means that there is no such image. ``keep_until``
+    and ``deleted_at`` are seconds since the epoch; 0 keeps nothing.
     """
 
     removes: ClassVar[bool] = True
 
     image_id: str = ""
     temp_id: str = ""
+    keep_until: float = 0.0
+    deleted_at: float = 0.0
+    own_name: str = ""
+    """The image's name where that is not the standard one."""
+    kept_only: bool = False
+    """Remove what an earlier removal kept, and nothing that was brought back meanwhile."""
 
     def locks(self) -> Sequence[Lock]:
         """The name and the image, until the answer: what goes on afterwards concerns nobody else."""
-        locks = [image_lock(self.where, self.image)]
+        locks = [image_lock(self.where, self.own_name or self.image)]
         if self.name:
             locks.append(name_lock(self.where, self.target, self.name))
         return locks
 
     def same(self, other: Request) -> bool:
         """Same volume or snapshot."""
-        return type(other) is type(self) and (self.where, self.uuid) == (other.where, other.uuid)
+        return (
+            isinstance(other, Removal)
+            and type(other) is type(self)
+            and (self.where, self.uuid, self.kept_only) == (other.where, other.uuid, other.kept_only)
+        )
 
     def undo(self, view: View) -> Plan:
         """Let a removal that never got as far as the trash be forgotten; one that did has to go on."""
@@ -57,32 +75,77 @@ class Removal(Request):
         if image is not None and image.trashed:
             raise Internal(f"{self.target.value} {self.name or self.uuid!r} in {self.where} is in the trash already")
         temp = view.find_id(self.where, self.temp_id) if self.temp_id else None
-        return Plan(self, (QueueRemoval(self.where, temp.id),) if temp is not None and temp.trashed else ())
+        if temp is not None and temp.trashed:
+            return Plan(self, (QueueRemoval(self.where, temp.id),))
+        return Plan(self, (EraseRecord(self.where, Store.TRASH, self.uuid),) if self.keep_until else ())
 
     def _remove(self, view: View, entry: Entry | None, extra: Sequence[Step], own: Collection[str]) -> Plan:
         """Plan the removal. ``extra`` cleans up beside the image, ``own`` names its own snapshots."""
-        image_name = entry.image if entry is not None else self.image
+        image_name = self._image_name(view, entry)
         image = self._observe(view, image_name, entry)
         reserved = bool(self.name) and view.lookup(self.where, self.target, self.name) == self.uuid
         if image is None and entry is None and not reserved and not self.image_id and not self.temp_id:
             raise NotFound(f"{self.target.value} {self.name or self.uuid!r} does not exist in {self.where}")
         request = self if image is None else replace(self, image_id=image.id)
         steps: list[Step] = [*extra]
+        keeps = image is not None and self._keeps(image, entry)
         partial = view.partial(self.where, image_name) if image is None and entry is not None else None
         if partial is not None:
             request = replace(self, image_id=partial)
             steps.append(RemoveUnfinished(self.where, image_name, partial))
         if image is not None and not image.trashed:
             self._check_free(view, image, own)
-            steps.append(TrashImage(self.where, image.name))
+            if keeps and entry is not None:
+                steps.append(PutRecord(self.where, Store.TRASH, self.uuid, self._record(image, entry).to_text()))
+            steps.append(TrashImage(self.where, image.name, self.keep_until if keeps else 0.0))
+        elif image is not None and not keeps:
+            steps += self._let_go(view, image)
         if entry is not None:
             steps.append(RemoveEntry(self.where, self.target, self.uuid))
         if reserved:
             steps.append(ReleaseName(self.where, self.target, self.name, self.uuid))
+        if image is not None and not keeps and (self.own_name or image_name != self.image):
+            steps.append(EraseRecord(self.where, Store.IMAGES, image.id))
         steps.append(Answer(self.where))
-        if image is not None:
+        if image is not None and not keeps:
             steps += self._reclaim(image, own)
         return Plan(request, tuple(steps), 0 if image is None else image.size)
+
+    def _back(self, view: View, entry: Entry | None) -> bool:
+        """Tell whether what was kept is in use again, or never was in the trash."""
+        if not self.kept_only:
+            return False
+        image = view.find_id(self.where, self.image_id)
+        return entry is not None or (image is not None and not image.trashed)
+
+    def _image_name(self, view: View, entry: Entry | None) -> str:
+        """Return the image's name: as the journal has it, or as an undelete record does."""
+        if entry is not None:
+            return entry.image
+        kept = kept_from_text(view.record(self.where, Store.TRASH, self.uuid)) if self.image_id else None
+        return kept.image if kept is not None else self.image
+
+    def _keeps(self, image: Image, entry: Entry | None) -> bool:
+        """Tell whether the image is to be kept: a creation that was never finished is not worth it."""
+        if not self.keep_until:
+            return False
+        return image.trashed if entry is None else entry.image_id == image.id
+
+    def _record(self, image: Image, entry: Entry) -> Kept:
+        return Kept(
+            self.target, self.uuid, entry.name or self.name, entry.image, image.id, self.where.journal, entry.values,
+            self.deleted_at, self.keep_until,
+        )  # fmt: skip
+
+    def _let_go(self, view: View, image: Image) -> list[Step]:
+        """Steps that end the keeping of an image that an earlier removal kept in the trash."""
+        kept = kept_from_text(view.record(self.where, Store.TRASH, self.uuid))
+        if kept is None or kept.image_id != image.id:
+            return []
+        steps: list[Step] = [EraseRecord(self.where, Store.TRASH, self.uuid)]
+        if kept.image != self.image:
+            steps.append(EraseRecord(self.where, Store.IMAGES, image.id))
+        return steps
 
     def _reclaim(self, image: Image, own: Collection[str]) -> tuple[Step, ...]:
         """Steps that free a trashed image: its own snapshots, what interrupted removals left, its clones, itself."""
@@ -130,14 +193,18 @@ class RemoveVolume(Removal):
     def plan(self, view: View) -> Plan:
         """Temp image, image, journal; answer; wait for clones, queue the removals, a clone before its parent."""
         entry = view.entry(self.where, self.target, self.uuid)
-        temp_name = temp_image(entry.image if entry is not None else self.image)
-        temp = view.find(self.where, temp_name)
+        if self._back(view, entry):
+            return Plan(self, (Answer(self.where),))
+        name = self._image_name(view, entry)
+        temp_name = temp_image(name)
+        # What is kept keeps its temporary clone: it may hang on it.
+        temp = view.find(self.where, temp_name) if not self.keep_until else None
         if temp is None and self.temp_id:
             temp = view.find_id(self.where, self.temp_id)
         if temp is None:
             return self._remove(view, entry, [], ())
         before: list[Step] = []
-        own = {temp_name, entry.image if entry is not None else self.image}
+        own = {temp_name, name}
         if not temp.trashed:
             self._check_free(view, temp, own)
             before.append(TrashImage(self.where, temp.name))
@@ -160,9 +227,11 @@ class RemoveSnapshot(Removal):
     def plan(self, view: View) -> Plan:
         """A left-over cut, image, journal; answer; drop the seal, wait for clones, queue the removal."""
         entry = view.entry(self.where, self.target, self.uuid)
+        if self._back(view, entry):
+            return Plan(self, (Answer(self.where),))
         extra: list[Step] = []
         if entry is not None and entry.source is not None:
             source = view.find(self.where, entry.source)
             if source is not None and source.snap(entry.image) is not None:
                 extra.append(DropSnapshot(self.where, source.id, entry.image))
-        return self._remove(view, entry, extra, {entry.image if entry is not None else self.image})
+        return self._remove(view, entry, extra, {self._image_name(view, entry)})

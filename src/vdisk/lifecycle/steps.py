@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 from ..model.layout import Layout
 from ..model.names import Kind
+from ..model.objects import rfc3339
 from ..model.observed import Location
+from ..model.records import Store
 
 
 @dataclass(frozen=True)
@@ -174,13 +176,75 @@ class RemoveUnfinished(Step):
 
 @dataclass(frozen=True)
 class TrashImage(Step):
-    """Move an image to the trash."""
+    """Move an image to the trash; until ``until`` (seconds since the epoch) librbd lets nobody remove it."""
 
+    image: str
+    until: float = 0.0
+
+    def describe(self) -> str:
+        """One line for a person."""
+        kept = f", kept until {rfc3339(self.until)}" if self.until else ""
+        return f"move {self.where}/{self.image} to the trash{kept}"
+
+
+@dataclass(frozen=True)
+class FlattenImage(Step):
+    """Have rbd_support flatten an image, one at a time cluster-wide, and wait until it has no parent any more."""
+
+    image: str
+    image_id: str
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"rbd task add flatten {self.where}/{self.image}, and wait for it"
+
+
+@dataclass(frozen=True)
+class RestoreImage(Step):
+    """Bring an image back from the trash under a name."""
+
+    image_id: str
     image: str
 
     def describe(self) -> str:
         """One line for a person."""
-        return f"move {self.where}/{self.image} to the trash"
+        return f"restore image id {self.image_id} from the trash of {self.where} as {self.image}"
+
+
+@dataclass(frozen=True)
+class PutRecord(Step):
+    """Write one of vdisk's own records."""
+
+    store: Store
+    key: str
+    value: str
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"write {self.key} in {self.store.value} of {self.where}"
+
+
+@dataclass(frozen=True)
+class EraseRecord(Step):
+    """Erase one of vdisk's own records."""
+
+    store: Store
+    key: str
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"erase {self.key} from {self.store.value} of {self.where}"
+
+
+@dataclass(frozen=True)
+class CancelTask(Step):
+    """Cancel a task of rbd_support's."""
+
+    task_id: str
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"rbd task cancel {self.task_id}"
 
 
 @dataclass(frozen=True)

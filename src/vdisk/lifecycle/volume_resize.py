@@ -21,10 +21,12 @@ class ResizeVolume(Request):
     target: ClassVar[Kind] = Kind.VOLUME
 
     size: int
+    own_name: str = ""
+    """The image's name where that is not the standard one."""
 
     def locks(self) -> Sequence[Lock]:
         """The name and the image: a creation that a crash left is over before anyone changes what it made."""
-        return [name_lock(self.where, self.target, self.name), image_lock(self.where, self.image)]
+        return [name_lock(self.where, self.target, self.name), image_lock(self.where, self.own_name or self.image)]
 
     def same(self, other: Request) -> bool:
         """Same volume and size."""

@@ -107,6 +107,8 @@ class Snap:
     """Linked clones (clone format 2)."""
     original_name: str | None = None
     """Name before it was moved to librbd's trash namespace; None outside of it."""
+    created_at: float | None = None
+    """Seconds since the epoch."""
 
 
 @dataclass(frozen=True)
@@ -170,3 +172,30 @@ class Watcher:
     def to_dict(self) -> dict[str, str | int]:
         """Return the JSON form."""
         return {"address": self.address, "client": self.client, "cookie": self.cookie}
+
+
+@dataclass(frozen=True)
+class Trashed:
+    """An entry of the trash. Times in seconds since the epoch; before ``deferred_until`` librbd removes nothing.
+
+    ``moved`` is false while the move there is not over, or was cut short.
+    """
+
+    id: str
+    name: str
+    deleted_at: float
+    deferred_until: float
+    moved: bool
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task of rbd_support as ``ceph rbd task list`` shows it. ``image`` is its name or id, as the task has it."""
+
+    id: str
+    action: str
+    pool: str
+    namespace: str
+    image: str
+    message: str
+    retry_message: str | None

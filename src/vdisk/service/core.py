@@ -7,31 +7,35 @@ with a deadline, changes on the engine's workers, so that a pool that hangs can'
 from __future__ import annotations
 
 import threading
+import time
 import uuid as uuids
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from .engine.engine import Engine
-from .engine.operation import Operation
-from .engine.patience import GiveWay, patient
-from .engine.ports import Cluster
-from .engine.workers import Workers
-from .lifecycle.base import Plan, Request, View
-from .lifecycle.removal import RemoveSnapshot, RemoveVolume
-from .lifecycle.snap_create import CreateSnapshot
-from .lifecycle.volume_clone import CloneVolume
-from .lifecycle.volume_create import CreateVolume
-from .lifecycle.volume_resize import ResizeVolume
-from .lifecycle.volume_restore import RestoreVolume
-from .model.errors import Internal, NotFound, NotReady, Pending, VdiskError
-from .model.handles import Handle, HandleFormat
-from .model.layout import Layout
-from .model.names import DEFAULT_JOURNAL, Kind, parse_image_name
-from .model.objects import Snapshot, Source, Volume
-from .model.observed import Entry, Image, Location
-from .model.specs import NameRef, PoolSpec
+from ..engine.engine import Engine
+from ..engine.operation import Operation
+from ..engine.patience import GiveWay, patient
+from ..engine.ports import Cluster
+from ..engine.workers import Workers
+from ..lifecycle.adopt import AdoptSnapshot, AdoptVolume, ReleaseVolume
+from ..lifecycle.base import Plan, Request, View
+from ..lifecycle.removal import RemoveSnapshot, RemoveVolume
+from ..lifecycle.snap_create import CreateSnapshot
+from ..lifecycle.volume_clone import CloneVolume
+from ..lifecycle.volume_create import CreateVolume
+from ..lifecycle.volume_flatten import FlattenVolume
+from ..lifecycle.volume_resize import ResizeVolume
+from ..lifecycle.volume_restore import RestoreVolume
+from ..model.errors import Internal, NotFound, NotReady, Pending, VdiskError
+from ..model.handles import Handle, HandleFormat
+from ..model.layout import Layout
+from ..model.names import DEFAULT_JOURNAL, Kind, parse_image_name
+from ..model.objects import Snapshot, Source, Volume
+from ..model.observed import Entry, Image, Location
+from ..model.records import Store, mark_from_text
+from ..model.specs import NameRef, PoolSpec
 
 T = TypeVar("T")
 _PAGE = 1000
@@ -82,16 +86,16 @@ class Service:
 
     def locate(self, spec: PoolSpec) -> Location:
         """Resolve a pool and namespace; raises ``NotFound``, or ``InvalidArgument`` for a pool not meant for RBD."""
-        where = self._read(spec.pool, lambda: self._cluster.locate(spec))
+        where = self.read(spec.pool, lambda: self._cluster.locate(spec))
         return replace(where, journal=self._settings.journal())
 
     def pool_name(self, pool_id: int) -> str | None:
         """Return the name of a pool, None when there is none of that id."""
-        return self._read(pool_id, lambda: self._cluster.pool_name(pool_id))
+        return self.read(pool_id, lambda: self._cluster.pool_name(pool_id))
 
     def namespaces(self, pool_id: int, pool: str) -> list[str]:
         """Return the namespaces of a pool, the default one (empty name) first."""
-        return ["", *self._read(pool_id, lambda: self._cluster.namespaces(pool_id, pool))]
+        return ["", *self.read(pool_id, lambda: self._cluster.namespaces(pool_id, pool))]
 
     def check_cluster(self, handle: Handle) -> None:
         """Raise ``NotFound`` for the handle of another cluster."""
@@ -107,15 +111,16 @@ class Service:
                 entry = self._cluster.entry(where, kind, named[1])
                 if entry is not None:
                     return Found(where, kind, named[1], entry.name or "", entry)
-            uuid = self._cluster.lookup(where, kind, ref.name)
+            uuid = self._cluster.lookup(where, kind, ref.name) or self._adopted(where, kind, ref)
             if uuid is None:
                 raise NotFound(f"{kind.value} {ref.name!r} does not exist in {where}")
             entry = self._cluster.entry(where, kind, uuid)
             if ref.image is not None and (entry is None or entry.source != ref.image):
                 raise NotFound(f"image {where}/{ref.image} has no {kind.value} {ref.name!r}")
-            return Found(where, kind, uuid, ref.name, entry)
+            name = entry.name if entry is not None and entry.image == ref.name else ref.name
+            return Found(where, kind, uuid, name or ref.name, entry)
 
-        return self._read(where.pool_id, find)
+        return self.read(where.pool_id, find)
 
     def find_uuid(self, pool_id: int, pool: str, kind: Kind, uuid: str, namespaces: Sequence[str]) -> Found | None:
         """Find by uuid in the given namespaces of a pool, the one it was last seen in first."""
@@ -135,17 +140,17 @@ class Service:
                     return Found(where, kind, uuid, entry.name or "", entry)
             return None
 
-        return self._read(pool_id, find)
+        return self.read(pool_id, find)
 
     # -- describing ----------------------------------------------------------------------------------------------
 
     def volume(self, found: Found) -> Volume:
         """Describe a volume."""
-        return self._read(found.where.pool_id, lambda: self._volume(found, self._image(found)))
+        return self.read(found.where.pool_id, lambda: self._volume(found, self._image(found)))
 
     def snapshot(self, found: Found) -> Snapshot:
         """Describe a snapshot."""
-        return self._read(found.where.pool_id, lambda: self._snapshot(found, self._image(found)))
+        return self.read(found.where.pool_id, lambda: self._snapshot(found, self._image(found)))
 
     def details(self, found: Found) -> dict[str, Any]:
         """Return what ``info`` adds: used bytes, the parent chain through the trash, its depth, and watchers."""
@@ -162,11 +167,11 @@ class Service:
                 "watchers": [w.to_dict() for w in self._cluster.watchers(found.where, image.id) if not w.mgr],
             }
 
-        return self._read(found.where.pool_id, read)
+        return self.read(found.where.pool_id, read)
 
     def volumes(self, where: Location, limit: int | None, marker: str) -> list[Volume]:
         """Return volumes in the order of names, those after ``marker``, at most ``limit``."""
-        return self._read(
+        return self.read(
             where.pool_id, lambda: [self._volume(*thing) for thing in self._page(where, Kind.VOLUME, limit, marker)]
         )
 
@@ -181,7 +186,7 @@ class Service:
                     break
             return result
 
-        return self._read(where.pool_id, read)
+        return self.read(where.pool_id, read)
 
     # -- changing ------------------------------------------------------------------------------------------------
 
@@ -203,14 +208,37 @@ class Service:
         """Request a snapshot of any RBD image."""
         return CreateSnapshot(where, name, _new_uuid(), image, Layout(features=self._settings.snapshot_features()))
 
+    def adopt(self, where: Location, name: str, image: str, snap: str | None) -> Request:
+        """Request an existing image as a volume, or an existing snapshot of one as a snapshot."""
+        if snap is None:
+            return AdoptVolume(where, name, _new_uuid(), image)
+        layout = Layout(features=self._settings.snapshot_features())
+        return AdoptSnapshot(where, name, _new_uuid(), image, snap, layout)
+
+    def release(self, found: Found) -> Request:
+        """Request that the journal forgets a volume."""
+        return ReleaseVolume(found.where, found.name, found.uuid, own_name=own_name(found))
+
+    def flatten_volume(self, volume: Found) -> Request:
+        """Request that a volume depends on no parent any more."""
+        return FlattenVolume(volume.where, volume.name, volume.uuid)
+
     def resize_volume(self, volume: Found, size: int) -> Request:
         """Request a volume's growth."""
-        return ResizeVolume(volume.where, volume.name, volume.uuid, size)
+        return ResizeVolume(volume.where, volume.name, volume.uuid, size, own_name(volume))
 
-    def remove(self, found: Found) -> Request:
-        """Request the removal of a volume or snapshot."""
+    def remove(self, found: Found, keep_for: int = 0) -> Request:
+        """Request the removal of a volume or snapshot, which can be undone for ``keep_for`` seconds."""
         cls = RemoveVolume if found.kind is Kind.VOLUME else RemoveSnapshot
-        return cls(found.where, found.name, found.uuid)
+        now = time.time()
+        return cls(
+            found.where,
+            found.name,
+            found.uuid,
+            keep_until=now + keep_for if keep_for else 0.0,
+            deleted_at=now if keep_for else 0.0,
+            own_name=own_name(found),
+        )
 
     def plan(self, request: Request) -> list[dict[str, str]]:
         """Return the steps that a request would run now; changes nothing."""
@@ -255,12 +283,24 @@ class Service:
             )
         return operation, settled
 
+    def run_all(self, requests: Sequence[Request], wait: float) -> list[Operation]:
+        """Have requests carried out side by side and wait at most ``wait`` seconds for all of them together.
+
+        What is not done by then goes on; an error of one is its operation's and stops no other.
+        """
+        operations = [self.engine.submit(request) for request in requests]
+        end = time.monotonic() + wait
+        for operation in operations:
+            # Even with no time left each is waited for until its intent is durable.
+            self.engine.wait(operation, max(0.0, end - time.monotonic()), self._settings.give_way)
+        return operations
+
     def created(self, operation: Operation, settled: bool) -> Volume | Snapshot:
         """Describe what a creating or resizing operation made; before it is there, what is known of it."""
         request = operation.request
         if settled:
             found = Found(request.where, request.target, request.uuid, request.name, None)
-            entry = self._read(request.where.pool_id, lambda: self._cluster.entry(found.where, found.kind, found.uuid))
+            entry = self.read(request.where.pool_id, lambda: self._cluster.entry(found.where, found.kind, found.uuid))
             if entry is not None:
                 found = Found(found.where, found.kind, found.uuid, entry.name or found.name, entry)
                 return self.volume(found) if found.kind is Kind.VOLUME else self.snapshot(found)
@@ -291,10 +331,10 @@ class Service:
 
     def _steps(self, request: Request, plan: Callable[[View], Plan]) -> list[dict[str, str]]:
         """Return the steps of a plan that is made of what there is now, as ``--dry-run`` shows them."""
-        steps = self._read(request.where.pool_id, lambda: plan(self._cluster)).steps
+        steps = self.read(request.where.pool_id, lambda: plan(self._cluster)).steps
         return [{"step": step.name, "description": step.describe()} for step in steps]
 
-    def _read(self, group: Hashable, function: Callable[[], T]) -> T:
+    def read(self, group: Hashable, function: Callable[[], T]) -> T:
         """Run a read on a reader thread and wait for it, at most ``read_timeout`` seconds."""
         if self._readers.group_load(group) >= _MAX_HANGING_READS:
             raise NotReady(f"pool {group!r} does not answer: {_MAX_HANGING_READS} reads are waiting for it; try again")
@@ -377,6 +417,14 @@ class Service:
             sealed=image is not None and image.snap(image.name) is not None,
         )
 
+    def _adopted(self, where: Location, kind: Kind, ref: NameRef) -> str | None:
+        """Return the uuid of the volume that an image of that name was adopted as."""
+        if kind is not Kind.VOLUME or ref.image is not None:
+            return None
+        image = self._cluster.find(where, ref.name)
+        mark = mark_from_text(self._cluster.record(where, Store.IMAGES, image.id)) if image is not None else None
+        return mark.uuid if mark is not None and mark.adopted else None
+
     def _image_handle(self, where: Location, image: str | None) -> str | None:
         named = parse_image_name(image) if image is not None else None
         return self.handle(where, named[1]) if named is not None else None
@@ -416,6 +464,12 @@ class Service:
             if above is None:
                 return
             image = above
+
+
+def own_name(found: Found) -> str:
+    """Return the name of an image that has not the standard one, empty for one that has."""
+    image = found.entry.image if found.entry is not None else ""
+    return image if image != found.kind.image(found.uuid) else ""
 
 
 def _new_uuid() -> str:

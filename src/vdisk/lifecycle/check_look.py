@@ -1,0 +1,141 @@
+"""How a check looks: at one subject at a time, with keyed reads, and with an eye on what is only under way.
+
+The same judges look during the scan, once more when it is over, and just before a repair acts; so a repair can never
+act on something that has changed since.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..model.findings import Finding, Subject, Trouble
+from ..model.names import Kind, parse_image_name
+from ..model.observed import Image, Location, Task
+from .base import View
+from .steps import Step
+
+_MAX_DEPTH = 64
+_TEMP = "-temp"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """From where on a chain of clones, an image's snapshots and a directory are found too large."""
+
+    depth: int = 6
+    snapshots: int = 330
+    keys: int = 150_000
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A finding and the steps that would repair it; none where nothing can be done."""
+
+    finding: Finding
+    steps: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True)
+class Look:
+    """A view of one location. Times in seconds since the epoch.
+
+    What is younger than ``grace`` seconds may be the work of a driver that is just doing it. ``busy`` are uuids, image
+    names and image ids that vdisk's own operations have in hand. ``sole`` says that the journal has one instance, so
+    that a name can only be missing from that one. ``tasks`` are rbd_support's.
+    """
+
+    view: View
+    where: Location
+    now: float
+    grace: float = 0.0
+    busy: frozenset[str] = frozenset()
+    sole: bool = True
+    limits: Limits = field(default_factory=Limits)
+    tasks: tuple[Task, ...] = ()
+    depths: dict[tuple[int, str], int] = field(default_factory=dict)
+    """Lengths of chains that are known already, by pool id and image id."""
+
+    def young(self, moment: float | None) -> bool:
+        """Tell whether a moment is so near that what happened then may not be over."""
+        return moment is not None and self.now - moment < self.grace
+
+    def young_object(self, oid: str) -> bool:
+        """Tell whether an object was written just now."""
+        return self.grace > 0 and self.young(self.view.modified(self.where, oid))
+
+    def in_hand(self, *words: str | None) -> bool:
+        """Tell whether an operation of vdisk has one of these in hand."""
+        return any(word in self.busy for word in words if word)
+
+    def tasked(self, image_id: str) -> bool:
+        """Tell whether rbd_support has a task for an image of this location."""
+        place = (self.where.pool, self.where.namespace, image_id)
+        return any((task.pool, task.namespace, task.image) == place for task in self.tasks)
+
+    def used(self, image: Image) -> int | None:
+        """Return the bytes that an image's objects take, None where its object map can't tell."""
+        return self.view.used(self.where, image)
+
+    def linked(self, image: Image) -> bool:
+        """Tell whether an image is a clone that its parent knows."""
+        link = image.parent
+        if link is None:
+            return False
+        above = self.view.find_id(Location(link.pool_id, f"pool id {link.pool_id}", link.namespace), link.image_id)
+        children = above.children if above is not None else ()
+        return any(
+            (child.pool_id, child.namespace, child.image_id) == (self.where.pool_id, self.where.namespace, image.id)
+            for child in children
+        )
+
+    def depth(self, image: Image) -> int:
+        """Return how many parents an image has, through the trash and across pools."""
+        links: list[tuple[int, str]] = []
+        at, base = image, 0
+        while at.parent is not None and len(links) < _MAX_DEPTH:
+            key = (at.parent.pool_id, at.parent.image_id)
+            if key in self.depths:
+                base = self.depths[key] + 1
+                break
+            links.append(key)
+            place = Location(key[0], f"pool id {key[0]}", at.parent.namespace)
+            above = self.view.find_id(place, key[1])
+            if above is None:
+                base = 1
+                links.pop()
+                break
+            at = above
+        for height, key in enumerate(reversed(links)):
+            self.depths[key] = base + height
+        return base + len(links)
+
+
+def finding(
+    look: Look,
+    trouble: Trouble,
+    subject: Subject,
+    objects: list[str],
+    cause: str,
+    repair: str | None,
+    risk: str,
+    *,
+    automatic: bool = False,
+    held: int | None = None,
+    **evidence: Any,
+) -> Finding:
+    """Make a finding of what was looked at."""
+    return Finding(
+        trouble, look.where, subject, tuple(objects), cause, repair, risk,
+        automatic and repair is not None, held, evidence,
+    )  # fmt: skip
+
+
+def csi_uuid(name: str) -> tuple[Kind, str] | None:
+    """Return (kind, uuid) of an image or snapshot name that drivers give, ``-temp`` ones included."""
+    return parse_image_name(name.removesuffix(_TEMP))
+
+
+def is_temp(name: str) -> bool:
+    """Tell whether a name is that of a temporary clone, ``csi-vol-<uuid>-temp``."""
+    return name.endswith(_TEMP) and csi_uuid(name) is not None

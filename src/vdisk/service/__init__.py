@@ -1,0 +1,20 @@
+"""The one API that commands, the dashboard and HTTP share, one class a subject."""
+
+from dataclasses import dataclass
+
+from .checks import Checks
+from .core import Found, Service, Settings
+from .lineage import Lineage
+from .trash import Trash
+
+__all__ = ["Checks", "Found", "Lineage", "Service", "Services", "Settings", "Trash"]
+
+
+@dataclass(frozen=True)
+class Services:
+    """All of them."""
+
+    volumes: Service
+    checks: Checks
+    trash: Trash
+    lineage: Lineage
