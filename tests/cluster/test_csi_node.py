@@ -155,6 +155,10 @@ def clear(driver: Driver) -> None:
             for loop in loops(driver):
                 subprocess.run(["losetup", "-d", loop], check=False)
         subprocess.run(["umount", "--lazy", path], check=False)
+    found = subprocess.run(["pgrep", "-f", f"^rbd-fuse.*{driver.dir}/"], capture_output=True, text=True).stdout
+    for pid in found.split():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), 9)
 
 
 @pytest.fixture(scope="module")
