@@ -90,12 +90,14 @@ class Mgr:
     def quiet(self) -> None:
         """Wait until nothing is under way but what waits for something outside."""
         self.until(
-            lambda: (
-                all(op.state.value == "waiting" for op in self.engine._book.live.values())
-                and self.engine._workers.load() == (0, 0)
-            ),
+            lambda: all(op.state.value == "waiting" for op in self.engine._book.live.values()) and self.idle(),
             "quiet",
         )
+
+    def idle(self) -> bool:
+        """Tell whether no thread of the engine has anything to do."""
+        pools = (self.engine._workers, self.engine._background, self.engine._reapers)
+        return all(pool.load() == (0, 0) for pool in pools)
 
     def stop(self) -> None:
         """Stop the module as the mgr does."""

@@ -297,7 +297,7 @@ def test_each_trouble_is_found_and_nothing_else_and_repaired(fake, mgr, name, sp
     getattr(stage, name)()
     assert found(mgr, stage)[1] == sorted(stage.expected)
     mend(mgr, stage)
-    fake.run_tasks()
+    mgr.until(lambda: fake.run_tasks() == 0 and not mgr.engine._book.live, "the end of what the repairs began")
     assert found(mgr, stage)[1] == []
 
 
@@ -309,7 +309,7 @@ def test_random_mixtures_are_found_and_repaired(fake, mgr, seed):
         getattr(stage, choice.choice(GENERATORS))()
     assert found(mgr, stage)[1] == sorted(set(stage.expected))
     mend(mgr, stage)
-    fake.run_tasks()
+    mgr.until(lambda: fake.run_tasks() == 0 and not mgr.engine._book.live, "the end of what the repairs began")
     left = [fault for fault in faults(fake) if "leftover" not in fault]
     assert not left
 

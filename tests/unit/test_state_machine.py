@@ -57,7 +57,7 @@ class Lives(RuleBasedStateMachine):
 
         def still():
             live = engine._book.live.values()
-            return engine._workers.load() == (0, 0) and all(op.state.value == "waiting" for op in live)
+            return self.mgr.idle() and all(op.state.value == "waiting" for op in live)
 
         self.mgr.until(lambda: self.mgr.session.dead or still(), "quiet")
         if self.mgr.session.dead:
@@ -173,7 +173,7 @@ class Lives(RuleBasedStateMachine):
         live = list(self.mgr.engine._book.live.values())
         # What waits for clones has come to rest; what failed for now and is tried again has not.
         busy = [op for op in live if op.state.value != "waiting" or not op.answered or op.error is not None]
-        return not busy and self.mgr.engine._workers.load() == (0, 0)
+        return not busy and self.mgr.idle()
 
     def _remove_everything(self):
         """Remove volumes and snapshots, so that removals that wait for clones end too."""
