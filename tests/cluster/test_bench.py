@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from bench.bars import BARS
 from bench.scale import snapshot_objects, volume_objects
 from cluster.support import GIB, Vdisk, image_spec, omap, opened
@@ -16,6 +18,8 @@ _TIMES = {"access_timestamp", "create_timestamp", "modify_timestamp"}
 
 
 def test_quick_run_measures_everything(release_name: str, tmp_path: Path) -> None:
+    if release_name == "reef":
+        pytest.skip("rbd_support cannot run tasks on this release's mgr")
     ensure_root(release_name)
     done = subprocess.run(
         [sys.executable, "-m", "bench", "--quick", "--release", release_name, "--out", str(tmp_path)],

@@ -57,7 +57,7 @@ def test_everything_is_reclaimed_once_and_nothing_is_called_failed(cluster: Clus
     assert set(figures) >= {"backlog", "waiting", "backlog_bytes", "threads_busy", "given_to_rbd_support", "removed"}
     vdisk.drained(pool)
     assert_nothing_left(cluster, pool)
-    assert failed_events(cluster) == before
+    assert failed_events(cluster) <= before
     log = mgr_log(cluster)
     for thing in things:
         target = f"{pool}/{thing['image_id']}"
@@ -110,7 +110,7 @@ def test_the_window_bounds_what_rbd_support_has_and_survives_a_failover(
         option(cluster, "reaper_threads", "64")
         option(cluster, "reaper_window", "4")
     assert_nothing_left(cluster, pool)
-    assert failed_events(cluster) == before
+    assert failed_events(cluster) <= before
 
 
 def test_a_task_that_failed_is_taken_back(cluster: Cluster, vdisk: Vdisk, pool: str) -> None:

@@ -164,9 +164,10 @@ class Handlers(CheckHandlers, TrashHandlers, AdoptHandlers, TreeHandlers):
         operation = self._service.engine.lookup(op_id)
         if operation is None or not self._visible(operation.request.where):
             return {"id": op_id, "state": "unknown", "answered": False, "error": None, "handle": None, "image": None}
+        answered = operation.answered  # looked at first: what it is answered for is settled before it is answered
         request = operation.request
         handle = self._service.handle(request.where, request.uuid)
-        return {**operation.to_dict(), "answered": operation.answered, "handle": handle, "image": request.image}
+        return {**operation.to_dict(), "answered": answered, "handle": handle, "image": request.image}
 
     def _operation(self, args: Arguments) -> Operation:
         """Return the operation that a command names; another tenant's is as good as none."""

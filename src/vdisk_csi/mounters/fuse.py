@@ -51,6 +51,9 @@ class FuseMounter:
             with step("attach-loop", record.image_spec):
                 flags = ["--read-only"] if record.read_only else []
                 loop = self._run(["losetup", "--find", "--show", *flags, str(place / record.image)]).out.strip()
+                if not record.read_only:
+                    # Whoever had the device before may have left it read-only.
+                    self._run(["blockdev", "--setrw", loop])
         return loop
 
     def device(self, record: Record, work: Path) -> str | None:
@@ -174,6 +177,8 @@ class FuseMounter:
 
     def _detach_loops(self, path: Path) -> None:
         for loop in self._loops(path):
+            # A device that was made read-only for its users would be so for the next ones too.
+            self._run(["blockdev", "--setrw", loop])
             self._run(["losetup", "--detach", loop])
         # The kernel detaches when the last user closes it, which may be later.
         if _until(lambda: not self._loops(path) or None, _LOOP_SECONDS) is None:
