@@ -19,8 +19,8 @@ SUITES = {"pacific": "bookworm", "reef": "trixie", "tentacle": "sid"}
 
 # Arguments: root, directories to bind, '--', command. Every step is an exec, so that the process that was started
 # becomes the command itself and its pid can be signalled. The mounts vanish with the last process in the namespace.
-# A new namespace starts with a copy of every mount there is; a daemon that kept them would keep the disks busy that tests
-# have mounted meanwhile. So the old root is left behind with all of them.
+# A new namespace starts with a copy of every mount there is; a daemon that kept them would keep the disks busy that
+# tests have mounted meanwhile. So the old root is left behind with all of them.
 _ENTER = """
 set -e
 root=$1
