@@ -51,7 +51,7 @@ def play(where: Path, *args: str) -> str:
         out = process.communicate(timeout=400)[0]
     finally:
         process.terminate()
-    assert process.returncode == 0, out
+    assert process.returncode == 0, f"exit code {process.returncode}, at the end of this:\n{out[-3000:]}"
     return out
 
 
