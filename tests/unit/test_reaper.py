@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Mapping
 
 import pytest
 
@@ -17,6 +18,7 @@ from vdisk.lifecycle.removal import RemoveSnapshot, RemoveVolume
 from vdisk.lifecycle.volume_create import CreateVolume
 from vdisk.model.errors import NotReady
 from vdisk.model.layout import Layout
+from vdisk.model.observed import Location
 
 LOG = logging.getLogger("vdisk.test")
 
@@ -69,6 +71,26 @@ def test_what_has_a_task_already_is_left_to_it(fake: FakeCluster) -> None:
     assert waiting is not None
     assert str(before) in str(waiting)
     assert fake.calls.count("queue_removal") == 1
+
+
+def test_a_look_that_began_before_an_image_was_given_does_not_have_it_given_twice(
+    fake: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where, ids = fake.where(), trashed(fake, "rbd", 2)
+    reaper, _ = reaper_on(fake, window=1)
+    tasks_of = fake.tasks_of
+
+    def overtaken(place: Location) -> Mapping[str, str]:
+        before = tasks_of(place)
+        monkeypatch.setattr(fake, "tasks_of", tasks_of)
+        assert reaper.remove(where, ids[0]) is not None
+        return before
+
+    monkeypatch.setattr(fake, "tasks_of", overtaken)
+    assert reaper.remove(where, ids[1]) is None
+    assert isinstance(reaper.remove(where, ids[0]), Waiting)
+    assert fake.calls.count("queue_removal") == 1
+    assert list(fake.space(where).trash) == ids[:1]
 
 
 def test_without_threads_everything_waits_for_a_place_at_rbd_support(fake: FakeCluster) -> None:
