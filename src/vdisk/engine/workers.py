@@ -24,7 +24,9 @@ class Workers:
         self._limit = limit
         self._log = log
         self._idle_seconds = idle_seconds
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        # Two conditions of one lock: resting threads, and whoever waits for the last job to end.
+        self._changed, self._still = threading.Condition(lock), threading.Condition(lock)
         self._jobs: OrderedDict[Hashable, deque[Callable[[], None]]] = OrderedDict()
         self._busy: Counter[Hashable] = Counter()
         self._threads: set[threading.Thread] = set()
@@ -65,7 +67,7 @@ class Workers:
             self._jobs.clear()
             self._queued = 0
             self._changed.notify_all()
-            return self._changed.wait_for(lambda: not self._busy, timeout)
+            return self._still.wait_for(lambda: not self._busy, timeout)
 
     def _take(self) -> tuple[Hashable, Callable[[], None]] | None:
         """Take the next job of the first group that is below its share. Caller holds the lock."""
@@ -107,7 +109,11 @@ class Workers:
             self._busy[group] -= 1
             if not self._busy[group]:
                 del self._busy[group]
-            self._changed.notify_all()
+            if self._jobs:
+                # This thread takes the next job itself; another may be allowed now that its group was not before.
+                self._changed.notify()
+            if not self._busy:
+                self._still.notify_all()
 
     def _rest(self) -> bool:
         """Wait for something to do; False when nothing came. Caller holds the lock."""
