@@ -171,7 +171,7 @@ class Module(MgrModule):
         Option(
             "reaper_window",
             type="int",
-            default=4,
+            default=1,
             min=0,
             max=1000,
             runtime=True,
