@@ -171,7 +171,7 @@ class Module(MgrModule):
         Option(
             "reaper_window",
             type="int",
-            default=4,
+            default=1,
             min=0,
             max=1000,
             runtime=True,
@@ -262,6 +262,7 @@ class Module(MgrModule):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._stop = threading.Event()
+        self._known_fsid: str | None = None
         self._command_thread = threading.local()
         self._queue = CommandThread(self.module_name, lambda: str(self.get_ceph_option("admin_socket")))
         self.health = HealthBoard(self.set_health_checks)
@@ -390,7 +391,10 @@ class Module(MgrModule):
         return str(self.get_module_option(name) or "")
 
     def _fsid(self) -> str:
-        return str(self.get("mon_map")["fsid"])
+        # Asked for with every handle, and never another: the mgr would make the whole map anew each time.
+        if self._known_fsid is None:
+            self._known_fsid = str(self.get("mon_map")["fsid"])
+        return self._known_fsid
 
     def _cluster_id(self) -> str:
         text = self._text("cluster_id")

@@ -42,7 +42,7 @@ class ReaperSettings:
     """Options, read anew each time. ``threads`` 0 leaves every image to rbd_support, ``rate`` 0.0 is no limit."""
 
     threads: Callable[[], int] = lambda: 64
-    window: Callable[[], int] = lambda: 4
+    window: Callable[[], int] = lambda: 1
     rate: Callable[[], float] = lambda: 0.0
 
 
