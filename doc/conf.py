@@ -7,7 +7,7 @@ REPO = Path(__file__).resolve().parent.parent
 
 project = "vdisk"
 author = "The vdisk developers"
-copyright = f"{author}, Apache-2.0"  # noqa: A001
+copyright = f"{author}, Apache-2.0"
 _VERSION = re.search(r'__version__ = "([^"]+)"', (REPO / "src/vdisk_install/__init__.py").read_text(encoding="utf-8"))
 assert _VERSION is not None
 release = version = _VERSION[1]
