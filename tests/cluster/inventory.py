@@ -32,6 +32,7 @@ _FIXED = {
     "vdisk.trash",
     "vdisk.images",
     "vdisk.check",
+    "vdisk.schedules",
     "rbd_directory",
     "rbd_info",
     "rbd_trash",
