@@ -90,6 +90,7 @@ def timed(release_name: str) -> Iterator[Timed]:
     cluster = Cluster(release_name, mgrs=2, conf=FAST)
     for daemon in cluster.mgrs.values():
         daemon.env["VDISK_SCHEDULE_CLOCK"] = f"@{cluster.dir / 'clock'}"
+        daemon.env["VDISK_FAILPOINT"] = f"@{cluster.dir / 'failpoint'}"
     made = Timed(cluster, Vdisk(cluster))
     made.turn(BEGIN)
     with cluster:
@@ -193,6 +194,34 @@ def test_a_pool_with_new_volumes_a_restart_and_missed_runs(timed: Timed, new_poo
     assert timed.health() == []
 
 
+@pytest.mark.parametrize("step", ["store-image-id", "trash-image"])
+def test_a_mgr_that_dies_in_mid_run(timed: Timed, new_pool: Callable[[], str], step: str) -> None:
+    """Every volume gets one snapshot of a due time, wherever the mgr is killed, and what is pruned is gone."""
+    vdisk, cluster, pool = timed.vdisk, timed.cluster, new_pool()
+    for number in range(4):
+        make(vdisk, pool, f"pvc-{number}", size="4M")
+    vdisk("schedule add", pool_spec=pool, interval="1h", keep="1n")
+    timed.next()
+    timed.until(pool, made=4, kept=4)
+    vdisk.drained(pool)
+    active = cluster.mgrs[cluster.active_mgr()]
+    failpoint = cluster.dir / "failpoint"
+    failpoint.with_suffix(".new").write_text(f"{step}:after:kill")
+    failpoint.with_suffix(".new").rename(failpoint)
+    timed.next()
+    wait_for(lambda: not active.running, 20, f"the mgr dies after {step}", interval=0.01)
+    failpoint.unlink()
+    active.start()
+    cluster.wait_module()
+    vdisk.until("schedule ls", pool_spec=pool)
+    row = timed.until(pool, made=8, kept=4, state="waiting")
+    assert (row["taken"], row["failed"]) == (4, 0)
+    vdisk.drained(pool)
+    assert len(timed.shots(pool)) == 4
+    assert len(image_names(cluster, pool)) == 8
+    assert trash(cluster, pool) == {}
+
+
 def test_two_years_of_weeks_with_restarts(timed: Timed, new_pool: Callable[[], str]) -> None:
     vdisk, pool = timed.vdisk, new_pool()
     make(vdisk, pool, "pvc", size="4M")
@@ -246,7 +275,7 @@ def test_what_fails_is_a_health_warning_until_it_is_cured(timed: Timed, new_pool
     # A failover loses neither the warning nor the reason.
     timed.restart()
     wait_for(lambda: len(timed.health()) == 2, 20, "the warning after the failover")
-    # Cured: the one is removed by the handle of what is gone, the other's volume gets what it lacked.
+    # The one is removed by the handle of what is gone, the other by name.
     assert len(vdisk("schedule rm", pool_spec=gone["handle"])["removed"]) == 1
     vdisk("release", volume=f"{pool}/plain")
     vdisk("schedule rm", pool_spec=f"{pool}/plain")
@@ -254,14 +283,13 @@ def test_what_fails_is_a_health_warning_until_it_is_cured(timed: Timed, new_pool
     assert volume["name"] == "pvc"
 
 
-def test_a_full_pool_is_tried_again(timed: Timed, new_pool: Callable[[], str]) -> None:
+def test_what_failed_is_tried_again_before_the_next_run(timed: Timed, new_pool: Callable[[], str]) -> None:
     vdisk, cluster, pool = timed.vdisk, timed.cluster, new_pool()
     volume = make(vdisk, pool, "pvc", size="4M")
     vdisk("schedule add", pool_spec=f"{pool}/pvc", interval="1h")
-    (image_id,) = [volume["image_id"]]
     with opened(cluster, pool) as ioctx, contextlib.ExitStack() as undo:
         # Its header is taken away for a while: nothing that can be opened.
-        header = f"rbd_header.{image_id}"
+        header = f"rbd_header.{volume['image_id']}"
         kept = omap(ioctx, header)
         ioctx.remove_object(header)
         undo.callback(set_omap, ioctx, header, kept)

@@ -63,8 +63,8 @@ class ScheduleHandlers(BaseHandlers):
             for request in requests
         ]
         if args["dry_run"]:
-            plans = [{**row, "steps": self._service.plan(request)} for row, request in zip(rows, requests, strict=True)]
-            return {"dry_run": True, "kind": "schedule rm", "removed": plans}
+            steps = [step for request in requests for step in self._service.plan(request)]
+            return {"dry_run": True, "kind": "schedule rm", "removed": rows, "steps": steps}
         operations = self._service.run_all(requests, self._wait(args))
         for operation in operations:
             self._services.schedules.changed(operation)
