@@ -87,7 +87,7 @@ class Timed:
 def timed(release_name: str) -> Iterator[Timed]:
     """Start the cluster of this file."""
     ensure_root(release_name)
-    cluster = Cluster(release_name, mgrs=2, conf=FAST)
+    cluster = Cluster(release_name, mgrs=2, conf={**FAST, "mgr_stats_period": 1})
     for daemon in cluster.mgrs.values():
         daemon.env["VDISK_SCHEDULE_CLOCK"] = f"@{cluster.dir / 'clock'}"
         daemon.env["VDISK_FAILPOINT"] = f"@{cluster.dir / 'failpoint'}"
@@ -222,18 +222,18 @@ def test_a_mgr_that_dies_in_mid_run(timed: Timed, new_pool: Callable[[], str], s
     assert trash(cluster, pool) == {}
 
 
-def test_two_years_of_weeks_with_restarts(timed: Timed, new_pool: Callable[[], str]) -> None:
+def test_two_years_with_restarts_and_absence(timed: Timed, new_pool: Callable[[], str]) -> None:
     vdisk, pool = timed.vdisk, new_pool()
     make(vdisk, pool, "pvc", size="4M")
-    vdisk("schedule add", pool_spec=f"{pool}/pvc", interval="7d", keep="2n3w6m1y")
-    keep, held, taken, week = parse_retention("2n3w6m1y"), set[float](), 0, 0
-    while week < 104:
-        step = 9 if week == 30 else 1
-        timed.turn(timed.now + step * 7 * DAY)
-        week += step
-        if week in (20, 60):
+    vdisk("schedule add", pool_spec=f"{pool}/pvc", interval="10d", keep="2n3w6m1y")
+    keep, held, taken, number = parse_retention("2n3w6m1y"), set[float](), 0, 0
+    while number < 73:
+        step = 9 if number == 30 else 1
+        timed.turn(timed.now + step * 10 * DAY)
+        number += step
+        if number in (20, 60):
             timed.restart()
-        due, taken = latest(7 * 1440, None, timed.now), taken + 1
+        due, taken = latest(10 * 1440, None, timed.now), taken + 1
         held = keep.keeps(held | {due})
         row = timed.until(f"{pool}/pvc", made=taken, kept=len(held), state="waiting")
         assert row["failed"] == 0
@@ -296,6 +296,24 @@ def test_what_failed_is_tried_again_before_the_next_run(timed: Timed, new_pool: 
         timed.next()
         timed.until(f"{pool}/pvc", state="failing", failed=1)
         wait_for(timed.health, 20, "the warning")
+    timed.turn(timed.now + 61)
+    timed.until(f"{pool}/pvc", state="waiting", made=1, failed=0)
+    wait_for(lambda: timed.health() == [], 20, "the end of the warning")
+
+
+def test_a_full_pool_is_told_and_made_good(timed: Timed, new_pool: Callable[[], str]) -> None:
+    """At its quota a pool takes no snapshot, no intent, and not even a record of the run."""
+    vdisk, cluster, pool = timed.vdisk, timed.cluster, new_pool()
+    make(vdisk, pool, "pvc", size="4M")
+    vdisk("schedule add", pool_spec=f"{pool}/pvc", interval="1h")
+    cluster.mon("osd pool set-quota", pool=pool, field="max_objects", val="3")
+    wait_for(lambda: "POOL_FULL" in cluster.health()["checks"], 60, "the pool is full", interval=0.1)
+    timed.next()
+    row = timed.until(f"{pool}/pvc", state="failing", made=0)
+    assert row["error"].startswith("no_space: ")
+    wait_for(timed.health, 20, "the warning")
+    cluster.mon("osd pool set-quota", pool=pool, field="max_objects", val="0")
+    wait_for(lambda: "POOL_FULL" not in cluster.health()["checks"], 60, "the pool has space again", interval=0.1)
     timed.turn(timed.now + 61)
     timed.until(f"{pool}/pvc", state="waiting", made=1, failed=0)
     wait_for(lambda: timed.health() == [], 20, "the end of the warning")

@@ -19,7 +19,7 @@ from vdisk.engine.clock import Clock, from_environment
 from vdisk.engine.scheduler import CODE
 from vdisk.lifecycle.removal import RemoveVolume
 from vdisk.lifecycle.volume_create import CreateVolume
-from vdisk.model.errors import NoSpace, NotReady, VdiskError
+from vdisk.model.errors import Disconnected, NoSpace, NotReady, VdiskError
 from vdisk.model.layout import Layout
 from vdisk.model.names import Kind
 from vdisk.model.records import Store
@@ -256,6 +256,36 @@ def test_what_fails_is_tried_again_and_clears_by_itself(fake, site):
     site.run()
     assert site.health() == []
     assert (site.status()["state"], site.status()["taken"], len(site.snapshots())) == ("waiting", 1, 1)
+
+
+@pytest.mark.parametrize("target", ["rbd", "rbd/pvc-1"])
+def test_a_pool_that_takes_not_even_a_record_is_told(fake, site, target):
+    a_volume(fake)
+    site.add(target)
+    # Neither the snapshot's uuid nor, that often, the end of the run can be written.
+    fake.fail_on("put_records", NoSpace("pool 'rbd' is full"), times=4)
+    due = site.next_hour()
+    assert site.records("run.") == {}
+    assert (site.status(target)["state"], site.snapshots()) == ("failing", [])
+    assert len(site.health()) == 1
+    site.run()
+    assert len(site.health()) == 1
+    fake._failures.clear()
+    fake.now = due + 61
+    site.run()
+    assert (site.status(target)["state"], site.status(target)["made"], len(site.snapshots())) == ("waiting", 1, 1)
+    assert site.health() == []
+
+
+def test_a_lost_connection_is_nobodys_failure(fake, site):
+    a_volume(fake)
+    site.add()
+    fake.fail_on("put_records", Disconnected("blocklisted"))
+    site.next_hour()
+    assert site.health() == []
+    assert site.status()["failed"] == 0
+    site.run()
+    assert site.status()["made"] == 1
 
 
 def test_of_a_pool_only_the_failed_volumes_are_tried_again(fake, site):

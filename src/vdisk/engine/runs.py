@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from ..lifecycle.base import Request
 from ..lifecycle.removal import RemoveSnapshot
 from ..lifecycle.snap_create import CreateSnapshot
-from ..model.errors import AlreadyExists, Internal, NotFound, NotReady, Unsupported, VdiskError
+from ..model.errors import AlreadyExists, Disconnected, Internal, NotFound, NotReady, Unsupported, VdiskError
 from ..model.layout import Layout
 from ..model.names import Kind
 from ..model.objects import rfc3339
@@ -120,6 +120,8 @@ class Runs:
             return False
         except Removed:
             job.removed = True
+        except Disconnected:
+            raise  # nobody's failure: all of it is tried again with another connection
         except VdiskError as error:
             self._check_stop()  # what fails because the module stops has not failed
             job.error = error

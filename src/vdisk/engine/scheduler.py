@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from ..model.errors import NotFound, VdiskError
+from ..model.errors import NoSpace, NotFound, VdiskError
 from ..model.names import Kind
 from ..model.objects import rfc3339
 from ..model.observed import Location
@@ -69,6 +69,7 @@ class _Known:
 
     ``events`` are the moments at which there is something to do and ``troubles`` what an operator has to know, by the
     schedule's id (by key where that can't be read). ``again`` is a monotonic time before which not to look.
+    ``unrecorded`` are last runs by id that could not be written because the pool is full.
     """
 
     where: Location
@@ -77,6 +78,7 @@ class _Known:
     again: float = 0.0
     events: dict[str, float] = field(default_factory=dict)
     troubles: dict[str, str] = field(default_factory=dict)
+    unrecorded: dict[str, Run] = field(default_factory=dict)
     any: bool = False
 
 
@@ -173,6 +175,12 @@ class Scheduler:
         """Tell whether a schedule is at work at this moment."""
         with self._changed:
             return schedule_id in self._under_way
+
+    def unrecorded(self, where: Location) -> dict[str, Run]:
+        """Return the last runs, by schedule id, that could not be written because the pool is full."""
+        with self._changed:
+            known = self._known.get((where.pool_id, where.namespace))
+            return {} if known is None else dict(known.unrecorded)
 
     # -- looking -------------------------------------------------------------------------------------------------
 
@@ -275,8 +283,10 @@ class Scheduler:
             idents = {schedule.id for schedule in found.schedules}
             known.events = {ident: at for ident, at in known.events.items() if ident in idents & busy}
             known.troubles = {key: _unreadable(where, key, why) for key, why in found.unreadable.items()}
+            known.unrecorded = {ident: run for ident, run in known.unrecorded.items() if ident in idents}
+            runs = {**found.runs, **known.unrecorded}
         for schedule in found.schedules:
-            run = found.runs.get(schedule.id)
+            run = runs.get(schedule.id)
             if schedule.run_key in found.unreadable:
                 continue
             back = set_back(schedule, run, now) if schedule.id not in busy else None
@@ -379,7 +389,18 @@ class Scheduler:
         self._publish()
 
     def _record(self, where: Location, schedule: Schedule, run: Run) -> Run:
-        self._runs.put(where, schedule, schedule.run_key, run.to_text())
+        """Record how a run goes on. A full pool takes no records, and has to be told of all the same."""
+        place, full = (where.pool_id, where.namespace), False
+        try:
+            self._runs.put(where, schedule, schedule.run_key, run.to_text())
+        except NoSpace as error:
+            self._log.warning("schedule %s in %s: recording its run failed: %s", schedule.key, where, error.message)
+            full = True
+        with self._changed:
+            known = self._known.setdefault(place, _Known(where))
+            known.unrecorded.pop(schedule.id, None)
+            if full:
+                known.unrecorded[schedule.id] = run
         return run
 
     def _pause(self, where: Location) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid as uuids
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..engine.operation import Operation
@@ -97,6 +98,7 @@ class Schedules:
 
         def look() -> list[dict[str, Any]]:
             found = read(self._cluster, where)
+            found = replace(found, runs={**found.runs, **self._scheduler.unrecorded(where)})
             names = self._names(where, found, uuid)
             rows = [
                 {
