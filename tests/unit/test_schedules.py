@@ -38,6 +38,9 @@ class Site:
         self.mgr = mgr
         self.fake: FakeCluster = mgr.fake
         self.handlers = Handlers(mgr.services, Access(mgr.service, authorize), lambda: 4.0)
+        mgr.scheduler.scan()
+        for known in mgr.scheduler._known.values():
+            known.read = True
 
     def __call__(self, words, **args):
         number, out, status = dispatch(
@@ -445,13 +448,13 @@ def test_dry_run_and_wait(fake, site):
     a_volume(fake)
     shown = site("add", pool_spec="rbd/pvc-1", interval="1h", dry_run=True)
     assert [step["step"] for step in shown["steps"]] == ["put-record", "answer"]
-    assert site("ls") == []
+    assert site("ls", pool_spec="rbd") == []
     fake.hook = gate = Gate("put_records")
     pending = site("add", pool_spec="rbd/pvc-1", interval="1h", wait=0)
     assert (pending["state"], pending["interval"]) == ("pending", "1h")
     gate.open()
     site.mgr.quiet()
-    assert site("ls")[0]["id"] == pending["id"]
+    assert site("ls", pool_spec="rbd")[0]["id"] == pending["id"]
 
 
 @pytest.mark.parametrize(
@@ -690,7 +693,22 @@ def test_a_pool_that_cannot_be_read_is_read_later_and_holds_up_no_other(fake, si
     site.mgr.until(lambda: bool(site.snapshots()) and bool(site.snapshots("other")), "both snapshots")
     fake.remove_pool("other")
     site.mgr.scheduler.scan()
-    assert [str(where) for where in site.mgr.scheduler.places(1.0)] == ["rbd"]
+    assert [str(where) for where in site.mgr.scheduler.places(1.0)[0]] == ["rbd"]
+
+
+def test_a_list_of_all_says_what_it_does_not_know_yet(fake, mgr, monkeypatch):
+    tenant = Site(mgr, lambda args: args.get("pool") == "rbd")
+    assert tenant("ls") == []
+    fake.add_pool("hangs")
+    mgr.scheduler.scan()
+    assert tenant("ls") == []
+    site = Site(mgr)
+    mgr.scheduler._known[fake.where("hangs").pool_id, ""].read = False
+    assert site("ls")["error"]["code"] == "not_ready"
+    assert "hangs" in site("status")["error"]["message"]
+    assert tenant("status") == []
+    mgr.scheduler._scanned = False
+    assert tenant("ls")["error"]["code"] == "not_ready"
 
 
 def test_a_clock_from_the_environment(tmp_path):

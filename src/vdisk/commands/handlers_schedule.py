@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..model.errors import Denied, NotFound
+from ..model.errors import Denied, NotFound, NotReady
 from ..model.handles import Handle
 from ..model.names import Kind
 from ..model.observed import Location
@@ -85,7 +85,12 @@ class ScheduleHandlers(BaseHandlers):
         return self._services.schedules.status(scope.where, scope.uuid)
 
     def _places(self) -> list[Location]:
-        return [where for where in self._services.schedules.places() if self._visible(where)]
+        """Return where there are schedules that the caller may see; what hangs elsewhere is nobody's matter here."""
+        known, unread = self._services.schedules.places()
+        missing = next((where for where in unread if self._visible(where)), None)
+        if missing is not None:
+            raise NotReady(f"the schedules of {missing} were not read yet; try again, or name a pool")
+        return [where for where in known if self._visible(where)]
 
     def _scope(self, text: str, gone: bool = True) -> _Scope:
         """Resolve a pool, a namespace or a volume; with ``gone`` also one that only its schedules remember."""

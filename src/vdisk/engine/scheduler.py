@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from ..model.errors import NoSpace, NotFound, VdiskError
+from ..model.errors import NoSpace, NotFound, NotReady, VdiskError
 from ..model.names import Kind
 from ..model.objects import rfc3339
 from ..model.observed import Location
@@ -80,6 +80,9 @@ class _Known:
     troubles: dict[str, str] = field(default_factory=dict)
     unrecorded: dict[str, Run] = field(default_factory=dict)
     any: bool = False
+    """It has schedules, as far as is known."""
+    read: bool = False
+    """It was read since the start."""
 
 
 def read(cluster: Cluster, where: Location) -> Roster:
@@ -161,15 +164,21 @@ class Scheduler:
             known.stale, known.any = True, True
             self._changed.notify_all()
 
-    def places(self, seconds: float) -> list[Location]:
-        """Return where there are schedules; waits at most ``seconds`` for what was not read yet since the start."""
+    def places(self, seconds: float) -> tuple[list[Location], list[Location]]:
+        """Return where there are schedules, and which locations were never read since the start, for whatever reason.
+
+        Waits at most ``seconds`` for those; ``NotReady`` while not even the pools are known.
+        """
 
         def complete() -> bool:
-            return self._scanned and not any(known.reading or known.stale for known in self._known.values())
+            return self._scanned and all(known.read for known in self._known.values())
 
         with self._changed:
             self._changed.wait_for(complete, seconds)
-            return sorted(known.where for known in self._known.values() if known.any)
+            if not self._scanned:
+                raise NotReady("the schedules of this cluster are still being read; try again")
+            unread = sorted(known.where for known in self._known.values() if not known.read and not known.any)
+            return sorted(known.where for known in self._known.values() if known.any), unread
 
     def running(self, schedule_id: str) -> bool:
         """Tell whether a schedule is at work at this moment."""
@@ -278,7 +287,7 @@ class Scheduler:
         jobs: list[Callable[[], None]] = []
         with self._changed:
             known = self._known.setdefault((where.pool_id, where.namespace), _Known(where))
-            known.any = bool(found.schedules or found.unreadable)
+            known.any, known.read = bool(found.schedules or found.unreadable), True
             busy = set(self._under_way)
             idents = {schedule.id for schedule in found.schedules}
             known.events = {ident: at for ident, at in known.events.items() if ident in idents & busy}

@@ -65,8 +65,8 @@ class Schedules:
 
     # -- looking -------------------------------------------------------------------------------------------------
 
-    def places(self) -> list[Location]:
-        """Return the locations that have schedules, as far as they are known by now."""
+    def places(self) -> tuple[list[Location], list[Location]]:
+        """Return the locations that have schedules, and those of which that is not known yet."""
         return self._scheduler.places(_PLACES_SECONDS)
 
     def former(self, where: Location, name: str) -> str | None:
