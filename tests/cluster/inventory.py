@@ -24,6 +24,7 @@ INTENTS = "vdisk.intents"
 _DIRECTORIES = {"csi.volumes.default": "csi.volume.", "csi.snaps.default": "csi.snap."}
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _ENTRY = re.compile(rf"csi\.(?:volume|snap)\.({_UUID.pattern})")
+_SCHEDULE_ID = re.compile(r"^(run|made)\.[0-9a-f]{12}")
 _PARTS = ("rbd_header", "rbd_object_map", "rbd_data", "journal")
 #: Objects that say nothing by being there: their keys are what counts, or they belong to RBD's own house.
 _FIXED = {
@@ -32,6 +33,7 @@ _FIXED = {
     "vdisk.trash",
     "vdisk.images",
     "vdisk.check",
+    "vdisk.schedules",
     "rbd_directory",
     "rbd_info",
     "rbd_trash",
@@ -152,6 +154,8 @@ class _Reader:
             yield _intent(value)
         for store in ("vdisk.trash", "vdisk.images"):
             yield from (f"record {store} {key}" for key in omap(self._ioctx, store))
+        for key in omap(self._ioctx, "vdisk.schedules"):
+            yield "record vdisk.schedules " + _SCHEDULE_ID.sub(r"\1.<id>", key)
         yield from self._strays()
 
     def _task_lines(self) -> Iterator[str]:

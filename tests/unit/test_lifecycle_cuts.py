@@ -18,7 +18,7 @@ from vdisk.model.names import Kind
 CREATING = [
     name
     for name in SCENARIOS
-    if not name.startswith(("rm", "snap-rm", "resize", "flatten", "trash", "adopt", "release"))
+    if not name.startswith(("rm", "snap-rm", "resize", "flatten", "trash", "adopt", "release", "schedule"))
 ]
 REMOVING = [
     name for name in SCENARIOS if name.startswith(("rm", "snap-rm")) and not name.endswith(("expired", "adopted"))

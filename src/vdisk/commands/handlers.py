@@ -27,6 +27,7 @@ from ..service import Found
 from .base import Arguments, page
 from .handlers_adopt import AdoptHandlers
 from .handlers_check import CheckHandlers
+from .handlers_schedule import ScheduleHandlers
 from .handlers_trash import TrashHandlers
 from .handlers_tree import TreeHandlers
 from .render import Answer
@@ -35,7 +36,7 @@ from .render import Answer
 MAX_IDS = 1000
 
 
-class Handlers(CheckHandlers, TrashHandlers, AdoptHandlers, TreeHandlers):
+class Handlers(CheckHandlers, TrashHandlers, AdoptHandlers, TreeHandlers, ScheduleHandlers):
     """One method a command, named in the table."""
 
     # -- volumes -------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 import uuid as uuids
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -172,6 +172,12 @@ class Engine:
                 f"{operation.request.where.pool!r} does not answer or others come first; repeat the command"
             )
         return settled()
+
+    def wait_any(self, operations: Iterable[Operation], seconds: float) -> None:
+        """Wait at most ``seconds`` until one of several operations answered or ended."""
+        waited = list(operations)
+        with self._changed:
+            self._changed.wait_for(lambda: any(op.answered or op.state.final for op in waited), seconds)
 
     def rest(self, operation: Operation, seconds: float, give_way: GiveWay = never) -> None:
         """Wait at most ``seconds`` until an operation ended, or waits for something else to pass."""

@@ -12,6 +12,7 @@ from .adopt import AdoptSnapshot, AdoptVolume, ReleaseVolume
 from .base import Request
 from .check_repair import Repair
 from .removal import RemoveSnapshot, RemoveVolume
+from .schedule_change import AddSchedule, RemoveSchedule
 from .snap_create import CreateSnapshot
 from .undelete import RestoreBare, UndeleteSnapshot, UndeleteVolume
 from .volume_clone import CloneVolume
@@ -38,6 +39,8 @@ REQUESTS: Mapping[str, type[Request]] = {
         UndeleteVolume,
         UndeleteSnapshot,
         RestoreBare,
+        AddSchedule,
+        RemoveSchedule,
     )
 }
 #: Fields that are objects of their own in the JSON form, by field name.
