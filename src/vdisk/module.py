@@ -249,6 +249,13 @@ class Module(MgrModule):
             desc="how long removed volumes and snapshots can be undeleted when --keep-for is not given, such as 7d",
         ),
         Option(
+            "revert_keep_for",
+            type="str",
+            default="7d",
+            runtime=True,
+            desc="how long what a volume held before a revert can be undeleted when --keep-for is not given",
+        ),
+        Option(
             "housekeeping_interval",
             type="float",
             default=60.0,
@@ -339,9 +346,7 @@ class Module(MgrModule):
             self.health,
             self.log,
         )
-        self._handlers = Handlers(
-            self._services, access, lambda: self._number("command_wait", 0, 3600), lambda: self._text("trash_keep_for")
-        )
+        self._handlers = Handlers(self._services, access, lambda: self._number("command_wait", 0, 3600), self._text)
 
     def serve(self) -> None:
         """Go on with what was begun before this mgr became active, then wait for the end."""

@@ -78,6 +78,18 @@ COMMANDS: tuple[Command, ...] = (
         changes=True,
     ),
     Command(
+        "volume revert",
+        "volume_revert",
+        "Bring <volume> back to its snapshot <snapshot>, unless somebody has it open. Name and handle stay, and the size "
+        "unless it is smaller; what the volume holds now goes to the trash as a volume that 'trash restore' brings back",
+        (
+            _VOLUME,
+            _SNAPSHOT,
+            Argument("keep_for", help="how long the former content can be undeleted; option revert_keep_for otherwise"),
+        ),
+        changes=True,
+    ),
+    Command(
         "volume rm",
         "volume_rm",
         "Delete <volume> unless somebody has it open. Its snapshots stay; its space is reclaimed in the background. "

@@ -11,6 +11,7 @@ from ..lifecycle import steps
 from ..lifecycle.base import View
 from ..model.errors import Internal, LostRace, NotFound
 from ..model.observed import Child, Location
+from ..model.records import Store
 from .cuts import SharedCuts
 from .ports import Effects
 from .waiting import Key, Waiting
@@ -79,10 +80,7 @@ class Executor:
             case steps.GrowImage(where, image, size):
                 do.grow(where, image, size)
             case steps.StoreImageId(where, kind, uuid, image):
-                image_id = self._view.image_id(where, image)
-                if image_id is None:
-                    raise Internal(f"image {where}/{image} vanished while it was being made")
-                do.write_entry(where, kind, uuid, {"csi.imageid": image_id})
+                do.write_entry(where, kind, uuid, {"csi.imageid": self._id_of(where, image)})
             case steps.DropSnapshot(where, image_id, snap):
                 self._cuts.drop(where, image_id, snap)
             case steps.PurgeSnapshot(where, image_id, snap_id):
@@ -101,6 +99,8 @@ class Executor:
                 do.put_records(where, store, {key: value})
             case steps.EraseRecord(where, store, key):
                 do.erase_records(where, store, [key])
+            case steps.MarkAdopted(where, image, value):
+                do.put_records(where, Store.IMAGES, {self._id_of(where, image): value})
             case steps.CancelTask(_, task_id):
                 do.cancel_task(task_id)
             case steps.RemoveEntry(where, kind, uuid):
@@ -116,6 +116,12 @@ class Executor:
             case _:
                 raise Internal(f"no way to carry out step {step.name}")
         return None
+
+    def _id_of(self, where: Location, image: str) -> str:
+        image_id = self._view.image_id(where, image)
+        if image_id is None:
+            raise Internal(f"image {where}/{image} vanished while it was being made")
+        return image_id
 
     def _flatten(self, where: Location, image: str, image_id: str) -> None:
         """Queue the task, again if somebody cancelled it, and wait for its end."""

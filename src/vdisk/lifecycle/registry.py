@@ -19,6 +19,7 @@ from .volume_create import CreateVolume
 from .volume_flatten import FlattenVolume
 from .volume_resize import ResizeVolume
 from .volume_restore import RestoreVolume
+from .volume_revert import RevertVolume
 
 REQUESTS: Mapping[str, type[Request]] = {
     cls.kind: cls
@@ -38,6 +39,7 @@ REQUESTS: Mapping[str, type[Request]] = {
         UndeleteVolume,
         UndeleteSnapshot,
         RestoreBare,
+        RevertVolume,
     )
 }
 #: Fields that are objects of their own in the JSON form, by field name.

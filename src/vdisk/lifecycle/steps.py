@@ -237,6 +237,18 @@ class EraseRecord(Step):
 
 
 @dataclass(frozen=True)
+class MarkAdopted(Step):
+    """Write down whose volume the image of that name is, by the id that it has by then."""
+
+    image: str
+    value: str
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"write the id of {self.where}/{self.image} in {Store.IMAGES.value}"
+
+
+@dataclass(frozen=True)
 class CancelTask(Step):
     """Cancel a task of rbd_support's."""
 

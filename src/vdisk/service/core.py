@@ -28,6 +28,7 @@ from ..lifecycle.volume_create import CreateVolume
 from ..lifecycle.volume_flatten import FlattenVolume
 from ..lifecycle.volume_resize import ResizeVolume
 from ..lifecycle.volume_restore import RestoreVolume
+from ..lifecycle.volume_revert import RevertVolume
 from ..model.errors import Internal, NotFound, NotReady, Pending, VdiskError
 from ..model.handles import Handle, HandleFormat
 from ..model.layout import Layout
@@ -226,6 +227,14 @@ class Service:
     def resize_volume(self, volume: Found, size: int) -> Request:
         """Request a volume's growth."""
         return ResizeVolume(volume.where, volume.name, volume.uuid, size, own_name(volume))
+
+    def revert_volume(self, volume: Found, snap: Found, keep_for: int) -> RevertVolume:
+        """Request a volume's return to one of its snapshots; what it holds now can be undeleted for ``keep_for`` s."""
+        now = time.time()
+        return RevertVolume(
+            volume.where, volume.name, volume.uuid, snap.where, snap.uuid, _new_uuid(), now + keep_for, now,
+            own_name(volume),
+        )  # fmt: skip
 
     def remove(self, found: Found, keep_for: int = 0) -> Request:
         """Request the removal of a volume or snapshot, which can be undone for ``keep_for`` seconds."""
