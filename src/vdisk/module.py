@@ -20,6 +20,7 @@ from .engine import failpoints
 from .engine.census import Census
 from .engine.engine import Engine
 from .engine.engine import Settings as EngineSettings
+from .engine.guards import GuardSettings
 from .engine.health import HealthBoard
 from .engine.reaper import ReaperSettings
 from .engine.workers import Workers
@@ -29,6 +30,7 @@ from .model.layout import SNAPSHOT_FEATURES, parse_features
 from .model.names import DEFAULT_JOURNAL, is_journal
 from .service import Checks, Lineage, Service, Services, Trash
 from .service import Settings as ServiceSettings
+from .service.checks import Limits
 from .service.checks import Settings as CheckSettings
 from .service.housekeeping import Housekeeper
 from .service.housekeeping import Settings as HousekeepingSettings
@@ -186,6 +188,38 @@ class Module(MgrModule):
             desc="deleted images that vdisk begins to remove per second at most; 0 for no limit",
         ),
         Option(
+            "clone_depth_soft",
+            type="int",
+            default=4,
+            min=0,
+            runtime=True,
+            desc="parents of a new clone from which an image in the chain is flattened in the background; 0 for never",
+        ),
+        Option(
+            "clone_depth_hard",
+            type="int",
+            default=8,
+            min=0,
+            runtime=True,
+            desc="parents of a new clone beyond which its creation waits until the chain is flattened; 0 for never",
+        ),
+        Option(
+            "snapshots_soft",
+            type="int",
+            default=250,
+            min=0,
+            runtime=True,
+            desc="snapshots of an image from which clones that keep some are flattened in the background; 0 for never",
+        ),
+        Option(
+            "snapshots_hard",
+            type="int",
+            default=450,
+            min=0,
+            runtime=True,
+            desc="snapshots of an image from which another one waits until some have gone; 0 for never",
+        ),
+        Option(
             "large_journal_names",
             type="int",
             default=150000,
@@ -289,6 +323,12 @@ class Module(MgrModule):
         if _APART:
             use_up_versions()
         self._cluster = CephCluster(_Context(self), self.log)
+        guards = GuardSettings(
+            depth_soft=lambda: int(self._number("clone_depth_soft", 0, 10**9)),
+            depth_hard=lambda: int(self._number("clone_depth_hard", 0, 10**9)),
+            snapshots_soft=lambda: int(self._number("snapshots_soft", 0, 10**9)),
+            snapshots_hard=lambda: int(self._number("snapshots_hard", 0, 10**9)),
+        )
         settings = EngineSettings(
             workers=lambda: int(self._number("workers", 1, 1024)),
             queue_limit=lambda: int(self._number("queue_limit", 1, 10**9)),
@@ -297,6 +337,7 @@ class Module(MgrModule):
                 window=lambda: int(self._number("reaper_window", 0, 1000)),
                 rate=lambda: self._number("reaper_rate", 0, 10**6),
             ),
+            guards=guards,
         )
         self._engine = Engine(self._cluster, settings, self.log, failpoint=failpoint)
         self._readers = Workers("vdisk-reader", lambda: _READERS, self.log)
@@ -328,7 +369,10 @@ class Module(MgrModule):
             self._engine,
             self._checkers,
             CheckSettings(
-                grace=lambda: self._number("check_grace", 0, 86400), settle=lambda: _SETTLE, give_way=self._give_way
+                grace=lambda: self._number("check_grace", 0, 86400),
+                settle=lambda: _SETTLE,
+                give_way=self._give_way,
+                limits=lambda: Limits(guards.near_depth(), guards.near_snapshots()),
             ),
             self.log,
             on_found=lambda where, found: None if self._housekeeper is None else self._housekeeper.told(where, found),

@@ -33,12 +33,26 @@ def test_the_former_content_is_a_volume_in_the_trash_that_comes_back(fake):
     assert faults(fake) == []
 
 
+def test_a_repeat_after_a_lost_answer_finds_its_work_done(fake, mgr):
+    request = reverted(fake)
+    do(fake, request)
+    before = inventory(fake)
+    again = type(request)(**{**request.__dict__, "kept_uuid": uuid_of(9)})
+    operation, settled = mgr.service.run(again, 4.0)
+    assert settled
+    assert operation.request.kept_uuid == ""
+    assert inventory(fake) == before
+    fake.space(request.where).headers[fake.image_id(request.where, request.image)].used = 4096
+    assert again.plan(fake).request.kept_uuid == uuid_of(9)
+
+
 def test_it_can_be_reverted_again_and_to_later_snapshots(fake):
     first = reverted(fake)
     do(fake, first)
     later = snapshot_request(fake, first.image, "snapshot-2", 8)
     do(fake, later)
     for number, snap in ((11, first.snap_uuid), (12, later.uuid), (13, first.snap_uuid)):
+        fake.space(first.where).headers[fake.image_id(first.where, first.image)].used = 4096
         again = type(first)(
             first.where, "pvc-1", first.uuid, first.where, snap, uuid_of(number), fake.now + 10, fake.now
         )

@@ -97,8 +97,9 @@ class Handlers(CheckHandlers, TrashHandlers, AdoptHandlers, TreeHandlers):
         done = operation.request
         assert isinstance(done, RevertVolume)
         shown = self._shown(self._service.created(operation, settled))
-        former = {"handle": self._service.handle(done.where, done.kept_uuid), "expires_at": rfc3339(done.keep_until)}
-        return {**shown, "former": former, **({} if settled else {"operation": operation.id})}
+        former = self._service.handle(done.where, done.kept_uuid) if done.kept_uuid else None
+        kept = None if former is None else {"handle": former, "expires_at": rfc3339(done.keep_until)}
+        return {**shown, "former": kept, **({} if settled else {"operation": operation.id})}
 
     def volume_rm(self, args: Arguments) -> Answer:
         """``vdisk volume rm``."""

@@ -80,8 +80,8 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "volume revert",
         "volume_revert",
-        "Bring <volume> back to its snapshot <snapshot>, unless somebody has it open. Name and handle stay, and the size "
-        "unless it is smaller; what the volume holds now goes to the trash as a volume that 'trash restore' brings back",
+        "Bring <volume> back to its snapshot <snapshot>, unless somebody has it open. Name, handle and size stay; what "
+        "the volume holds now goes to the trash as a volume of its own, from where 'trash restore' brings it back",
         (
             _VOLUME,
             _SNAPSHOT,

@@ -18,6 +18,8 @@ from .waiting import Key, Waiting
 
 #: Clones that are named to people; each name is a read or two.
 _NAMED = 20
+#: Seconds after which a flattening is looked at again at the latest.
+_LOOK_SECONDS = 5.0
 
 
 class Executor:
@@ -127,9 +129,10 @@ class Executor:
         """Queue the task, again if somebody cancelled it, and wait for its end."""
         if not self._attached(where, image_id):
             return
-        self._effects.flatten(where, image)
+        self._effects.flatten(where, image, image_id)
         if self._attached(where, image_id):
-            raise Waiting([f"{where}/{image} to be flattened (ceph rbd task list)"])
+            done = self._effects.flatten_progress(where, image)
+            raise Waiting([f"{where}/{image} to be flattened (ceph rbd task list)"], most=_LOOK_SECONDS, done=done)
 
     def _attached(self, where: Location, image_id: str) -> bool:
         found = self._view.find_id(where, image_id)

@@ -11,6 +11,7 @@ from ..model.observed import Location
 from .adopt import AdoptSnapshot, AdoptVolume, ReleaseVolume
 from .base import Request
 from .check_repair import Repair
+from .flatten import FlattenChain
 from .removal import RemoveSnapshot, RemoveVolume
 from .snap_create import CreateSnapshot
 from .undelete import RestoreBare, UndeleteSnapshot, UndeleteVolume
@@ -36,6 +37,7 @@ REQUESTS: Mapping[str, type[Request]] = {
         AdoptSnapshot,
         ReleaseVolume,
         FlattenVolume,
+        FlattenChain,
         UndeleteVolume,
         UndeleteSnapshot,
         RestoreBare,

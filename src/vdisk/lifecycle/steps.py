@@ -189,14 +189,16 @@ class TrashImage(Step):
 
 @dataclass(frozen=True)
 class FlattenImage(Step):
-    """Have rbd_support flatten an image, one at a time cluster-wide, and wait until it has no parent any more."""
+    """Have rbd_support flatten an image, one at a time cluster-wide, and wait until it has no parent any more.
+
+    One in the trash, which tasks can't name, vdisk flattens itself, and so it does where tasks are not safe."""
 
     image: str
     image_id: str
 
     def describe(self) -> str:
         """One line for a person."""
-        return f"rbd task add flatten {self.where}/{self.image}, and wait for it"
+        return f"flatten {self.where}/{self.image} (id {self.image_id}) and wait for it"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 A snapshot is an image of its own, so there is nothing on the volume's image to roll back to, and copying in place would
 take as long as the volume is large and leave neither content when it is cut. So the images are exchanged: the former
-one goes to the trash with an undelete record, as a volume of its own (``kept_uuid``) that ``trash restore`` brings back,
+one goes to the trash with an undelete record, as a volume (``kept_uuid``) which ``trash restore`` brings back,
 and a clone of the snapshot takes its name. The order is what makes it safe: the record is written first, the former
 image is never removed here, and until ``csi.imageid`` leads to the clone the way back is to take it out of the trash.
 
@@ -43,7 +43,8 @@ class RevertVolume(Request):
     """The volume ``uuid`` with the content of its snapshot ``snap_uuid``; its former content kept as ``kept_uuid``.
 
     ``image_id`` is the id of the former image and ``unfinished_id`` that of a clone that an earlier try began, both
-    settled by the plan; ``keep_until`` and ``deleted_at`` are seconds since the epoch.
+    settled by the plan, which empties ``kept_uuid`` where the volume holds nothing but the snapshot already.
+    ``keep_until`` and ``deleted_at`` are seconds since the epoch.
     """
 
     kind: ClassVar[str] = "volume revert"
@@ -106,6 +107,8 @@ class RevertVolume(Request):
             steps.append(Seal(self.snap_where, self.snap_image))
         if former is not None:
             self._check_free(view, entry, former)
+            if not self.image_id and self._pristine(view, former, snap):
+                return Plan(replace(request, kept_uuid=""), (Answer(self.where),))
             steps += self._keep(view, entry, former)
         left = request._unfinished(view, entry)
         if left:
@@ -134,7 +137,7 @@ class RevertVolume(Request):
         if former.trashed or trashed is not None or not home:
             # A restore that was cut is finished under the name that it had: librbd takes it up again under no other.
             half = not former.trashed and trashed is not None and trashed.moved
-            if half and not home or former.trashed and view.image_id(self.where, self.kept_image) == former.id:
+            if (half and not home) or (former.trashed and view.image_id(self.where, self.kept_image) == former.id):
                 steps.append(RestoreImage(self.where, former.id, self.kept_image))
                 steps.append(TrashImage(self.where, self.kept_image, self.keep_until))
             elif not former.trashed and not half:
@@ -180,6 +183,17 @@ class RevertVolume(Request):
                 f"{what} is in use by {', '.join(f'{w.address} (client.{w.client})' for w in watchers)}",
                 watchers=[watcher.to_dict() for watcher in watchers],
             )
+
+    def _pristine(self, view: View, image: Image, snap: Image) -> bool:
+        """Tell whether an image is a clone of the snapshot that nothing was written to.
+
+        A client sends its command again when it lost the answer with the mgr, and must not find its work done twice.
+        """
+        link, seal = image.parent, snap.snap(self.snap_image)
+        if link is None or seal is None or (link.image_id, link.snap_id) != (snap.id, seal.id):
+            return False
+        whole = image.size >= snap.size and not image.snaps and not image.flags
+        return whole and view.used(self.where, image) == 0
 
     def _unfinished(self, view: View, entry: Entry) -> str:
         """Return the id of the clone that an earlier try began, by name or in the trash; empty when there is none."""

@@ -285,7 +285,8 @@ class Service:
         if operation.error is not None and not operation.answered and operation.state.final:
             raise operation.error
         if not settled and wait > 0:
-            reason = f" ({operation.error.message})" if operation.error is not None else ""
+            waits = operation.error.message if operation.error is not None else "; ".join(operation.waiting_for[:1])
+            reason = f" (waiting for {waits})" if waits and operation.error is None else f" ({waits})" if waits else ""
             raise Pending(
                 f"still running, operation {operation.id}; repeat the command to go on waiting{reason}",
                 operation=operation.id,
