@@ -34,6 +34,7 @@ from .service.checks import Limits
 from .service.checks import Settings as CheckSettings
 from .service.housekeeping import Housekeeper
 from .service.housekeeping import Settings as HousekeepingSettings
+from .service.vitals import Vitals
 
 #: Tentacle gives each module a registry of its own and insists on the attribute; older releases have none.
 _REGISTRY = getattr(mgr_module, "CLICommandBase", None)
@@ -115,6 +116,30 @@ class _Context:
 def _takes_name(module: MgrModule) -> bool:
     """Tell whether client registration takes a name, as it does from Quincy (17) on."""
     return int(module.version.split("ceph version ")[-1].split(".")[0]) >= 17
+
+
+class _Progress:
+    """``service.vitals.Events`` on the mgr module ``progress``, which an administrator may have switched off."""
+
+    def __init__(self, module: MgrModule) -> None:
+        self._module = module
+        self._told = False
+
+    def update(self, event: str, message: str, fraction: float) -> None:
+        # References that are no dictionary make the dashboard fail.
+        self._call("update", event, message, fraction, {"origin": "vdisk"})
+
+    def complete(self, event: str) -> None:
+        self._call("complete", event)
+
+    def _call(self, method: str, *args: Any) -> None:
+        try:
+            self._module.remote("progress", method, *args)
+        except Exception as error:
+            # Whatever the other module raises: progress is told as well as it can be.
+            if not self._told:
+                self._module.log.warning("progress can't be shown: %s", error)
+            self._told = True
 
 
 class Module(MgrModule):
@@ -313,6 +338,7 @@ class Module(MgrModule):
         self._checkers: Workers | None = None
         self._services: Services | None = None
         self._housekeeper: Housekeeper | None = None
+        self._vitals: Vitals | None = None
         self._cluster: CephCluster | None = None
         self._start()
 
@@ -390,6 +416,16 @@ class Module(MgrModule):
             self.health,
             self.log,
         )
+        self._vitals = Vitals(
+            self._cluster,
+            self._engine,
+            checks,
+            self.health,
+            _Progress(self),
+            guards,
+            lambda: self._number("housekeeping_interval", 1, 3600),
+            self.log,
+        )
         self._handlers = Handlers(self._services, access, lambda: self._number("command_wait", 0, 3600), self._text)
 
     def serve(self) -> None:
@@ -399,6 +435,8 @@ class Module(MgrModule):
         self._engine.recover()
         if self._census is not None:
             self._census.start()
+        if self._vitals is not None:
+            self._vitals.start()
         self._housekeeper.run(self._stop)
 
     def shutdown(self) -> None:
@@ -407,6 +445,8 @@ class Module(MgrModule):
         self._handlers = None
         if self._census is not None:
             self._census.stop()
+        if self._vitals is not None:
+            self._vitals.stop()
         if self._services is not None:
             self._services.checks.stop()
         if self._engine is not None:

@@ -168,6 +168,9 @@ class Images:
                             handle.remove_snap(snap)
                             name = handle.get_name()
             except rbd.ImageNotFound:
+                found = self._load(ioctx, "", image_id, trashed=False)
+                if found is not None and found.snap(snap) is not None:
+                    raise NotReady(f"image {where} id {image_id}, or one above it, is just being flattened") from None
                 return
         self._log.info("rbd: snap rm %s/%s@%s", where, name or image_id, snap)
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from ..lifecycle import steps
 from ..lifecycle.base import View
-from ..model.errors import Internal, LostRace, NotFound
+from ..model.errors import Internal, LostRace, NotFound, NotReady
 from ..model.observed import Child, Location
 from ..model.records import Store
 from .cuts import SharedCuts
@@ -76,9 +76,11 @@ class Executor:
             case steps.CreateImage(where, image, size, layout):
                 do.create_image(where, image, size, layout)
             case steps.CutSnapshot(where, image, snap):
-                self._cuts.cut(where, image, snap)
+                with self._there(where, image):
+                    self._cuts.cut(where, image, snap)
             case steps.CloneImage(where, parent, image, snap, child, layout):
-                self._cuts.clone(parent, image, snap, where, child, layout)
+                with self._there(parent, image):
+                    self._cuts.clone(parent, image, snap, where, child, layout)
             case steps.GrowImage(where, image, size):
                 do.grow(where, image, size)
             case steps.StoreImageId(where, kind, uuid, image):
@@ -118,6 +120,20 @@ class Executor:
             case _:
                 raise Internal(f"no way to carry out step {step.name}")
         return None
+
+    @contextmanager
+    def _there(self, where: Location, image: str) -> Iterator[None]:
+        """Try later what can't open an image that is there.
+
+        At the end of a flattening the parent's snapshot goes before the clone's link to it, and who opens the clone, or
+        what hangs on it, just then is told "not found".
+        """
+        try:
+            yield
+        except NotFound as error:
+            if self._view.find(where, image) is None:
+                raise
+            raise NotReady(f"{where}/{image}, or an image that it hangs on, is just being flattened") from error
 
     def _id_of(self, where: Location, image: str) -> str:
         image_id = self._view.image_id(where, image)

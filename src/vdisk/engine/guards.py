@@ -187,10 +187,10 @@ class Guards:
     def _choose(self, chain: list[tuple[Location, Image]], soft: int) -> tuple[Location, Image] | None:
         """Choose what to flatten: the least disturbing that brings the clone below the soft bound; low is best.
 
-        What is being flattened already is enough if it does.
+        One image of a chain at a time is flattened: what that is not enough for is seen when it is over.
         """
         with self._lock:
-            under_way = [at for at, found in enumerate(chain) if _key(*found) in self._flattening and at + 1 < soft]
+            under_way = [at for at, found in enumerate(chain) if _key(*found) in self._flattening]
         if under_way:
             return chain[under_way[0]]
         best: tuple[int, int] | None = None
@@ -235,7 +235,7 @@ class Guards:
         kept = [snap for snap in image.snaps if snap.original_name is not None and snap.children]
         for snap in kept[:_LOOKED_AT]:
             clones = [self._child(child) for child in snap.children]
-            if all(found is not None and (found[1].features & DEEP_FLATTEN or not found[1].snaps) for found in clones):
+            if clones and all(found is not None and _whole(found[1]) for found in clones):
                 there = [found for found in clones if found is not None]
                 ranked.append((max(self._disturbance(*found) for found in there), len(ranked), there))
         ranked.sort(key=lambda item: item[:2])
@@ -270,7 +270,8 @@ class Guards:
             with self._lock:
                 self._flattening.add(_key(where, image))
             try:
-                self._submit(FlattenChain(place, image.name, named[1] if named is not None else image.id, image.id))
+                uuid = named[1] if named is not None else image.id
+                self._submit(FlattenChain(place, image.name, uuid, image_id=image.id))
             except (Throttled, NotReady):
                 self.over(_key(where, image))
                 return  # too much is queued; the next request asks again
@@ -298,7 +299,12 @@ class Guards:
 
 def _shortens(image: Image) -> bool:
     """Tell whether flattening an image shortens the chain of what hangs on it."""
-    return image.parent is not None and bool(image.features & DEEP_FLATTEN or not image.snaps)
+    return image.parent is not None and _whole(image)
+
+
+def _whole(image: Image) -> bool:
+    """Tell whether flattening an image takes its parent off its snapshots too."""
+    return bool(image.features & DEEP_FLATTEN or not image.snaps)
 
 
 def _key(where: Location, image: Image) -> Key:
