@@ -82,7 +82,7 @@ def measure(release: str, volumes: int, seconds: float) -> None:
         began = time.monotonic()
         result = vdisk("check", pool_spec=POOL, wait=600)
         took = time.monotonic() - began
-        print(f"checked in {took:.1f} s ({made / took:.0f} volumes a second): {result['checked']}, {result['found']} found")
+        print(f"checked in {took:.1f} s ({made / took:.0f} a second): {result['checked']}, {result['found']} found")
 
 
 def main() -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import rbd
 
-from cluster.support import Vdisk, has_task_queue, image_spec, opened
+from cluster.support import Vdisk, image_spec, opened
 from cluster.test_guards import bounds
 from cluster.test_removal import make
 from harness.cluster import Cluster
@@ -121,22 +121,3 @@ def test_an_image_near_its_bound_is_a_warning_until_it_is_not(
             for name in names:
                 image.remove_snap(name)
         wait_for(lambda: "VDISK_SNAPSHOT_COUNT" not in health(cluster), 20, "it is cleared", interval=0.2)
-
-
-def test_a_task_queue_that_refuses_vdisk_is_a_warning(
-    cluster: Cluster, vdisk: Vdisk, pool: str, watchful: None
-) -> None:
-    if not has_task_queue(cluster) or cluster.release.name == "pacific":
-        pytest.skip("no task queue is used, or (Pacific) its key is that of the data as well")
-    caps = ["mon", "profile rbd", "osd", "profile rbd"]
-    cluster.ceph("auth", "caps", "client.vdisk", *caps, "mgr", "allow r")
-    try:
-        cluster.fail_mgr()
-        cluster.wait_module()
-        volume = make(vdisk, pool)
-        vdisk("volume rm", volume=volume["handle"])
-        wait_for(lambda: health(cluster).get("VDISK_TASK_QUEUE"), 30, "the warning", interval=0.2)
-    finally:
-        cluster.ceph("auth", "caps", "client.vdisk", *caps, "mgr", "profile rbd")
-    wait_for(lambda: "VDISK_TASK_QUEUE" not in health(cluster), 40, "it is cleared", interval=0.2)
-    vdisk.drained(pool)

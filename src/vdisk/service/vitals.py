@@ -204,7 +204,8 @@ class Vitals:
     def _tell_task_queue(self) -> None:
         """Ask rbd_support for its tasks if it may be needed; twice in vain is worth a warning."""
         figures = self._engine.figures()
-        if not self._unreachable and not figures["reaper"]["backlog"] and not figures["flattening"]:
+        needed = figures["reaper"]["backlog"] or figures["flattening"] or figures["stuck"]
+        if not self._unreachable and not needed:
             return
         try:
             self._cluster.task_list()
