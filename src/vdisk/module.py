@@ -20,6 +20,7 @@ from .engine import clock, failpoints
 from .engine.census import Census
 from .engine.engine import Engine
 from .engine.engine import Settings as EngineSettings
+from .engine.guards import GuardSettings
 from .engine.health import HealthBoard
 from .engine.reaper import ReaperSettings
 from .engine.runs import Settings as RunSettings
@@ -32,9 +33,11 @@ from .model.names import DEFAULT_JOURNAL, is_journal
 from .model.specs import parse_duration
 from .service import Checks, Lineage, Schedules, Service, Services, Trash
 from .service import Settings as ServiceSettings
+from .service.checks import Limits
 from .service.checks import Settings as CheckSettings
 from .service.housekeeping import Housekeeper
 from .service.housekeeping import Settings as HousekeepingSettings
+from .service.vitals import Vitals
 
 #: Tentacle gives each module a registry of its own and insists on the attribute; older releases have none.
 _REGISTRY = getattr(mgr_module, "CLICommandBase", None)
@@ -118,6 +121,30 @@ def _takes_name(module: MgrModule) -> bool:
     return int(module.version.split("ceph version ")[-1].split(".")[0]) >= 17
 
 
+class _Progress:
+    """``service.vitals.Events`` on the mgr module ``progress``, which an administrator may have switched off."""
+
+    def __init__(self, module: MgrModule) -> None:
+        self._module = module
+        self._told = False
+
+    def update(self, event: str, message: str, fraction: float) -> None:
+        # References that are no dictionary make the dashboard fail.
+        self._call("update", event, message, fraction, {"origin": "vdisk"})
+
+    def complete(self, event: str) -> None:
+        self._call("complete", event)
+
+    def _call(self, method: str, *args: Any) -> None:
+        try:
+            self._module.remote("progress", method, *args)
+        except Exception as error:
+            # Whatever the other module raises: progress is told as well as it can be.
+            if not self._told:
+                self._module.log.warning("progress can't be shown: %s", error)
+            self._told = True
+
+
 class Module(MgrModule):
     """``ceph vdisk``."""
 
@@ -189,6 +216,38 @@ class Module(MgrModule):
             desc="deleted images that vdisk begins to remove per second at most; 0 for no limit",
         ),
         Option(
+            "clone_depth_soft",
+            type="int",
+            default=4,
+            min=0,
+            runtime=True,
+            desc="parents of a new clone from which an image in the chain is flattened in the background; 0 for never",
+        ),
+        Option(
+            "clone_depth_hard",
+            type="int",
+            default=8,
+            min=0,
+            runtime=True,
+            desc="parents of a new clone beyond which its creation waits until the chain is flattened; 0 for never",
+        ),
+        Option(
+            "snapshots_soft",
+            type="int",
+            default=250,
+            min=0,
+            runtime=True,
+            desc="snapshots of an image from which clones that keep some are flattened in the background; 0 for never",
+        ),
+        Option(
+            "snapshots_hard",
+            type="int",
+            default=450,
+            min=0,
+            runtime=True,
+            desc="snapshots of an image from which another one waits until some have gone; 0 for never",
+        ),
+        Option(
             "large_journal_names",
             type="int",
             default=150000,
@@ -252,6 +311,13 @@ class Module(MgrModule):
             desc="how long removed volumes and snapshots can be undeleted when --keep-for is not given, such as 7d",
         ),
         Option(
+            "revert_keep_for",
+            type="str",
+            default="7d",
+            runtime=True,
+            desc="how long what a volume held before a revert can be undeleted when --keep-for is not given",
+        ),
+        Option(
             "housekeeping_interval",
             type="float",
             default=60.0,
@@ -277,6 +343,7 @@ class Module(MgrModule):
         self._checkers: Workers | None = None
         self._services: Services | None = None
         self._housekeeper: Housekeeper | None = None
+        self._vitals: Vitals | None = None
         self._cluster: CephCluster | None = None
         self._start()
 
@@ -287,6 +354,12 @@ class Module(MgrModule):
         if _APART:
             use_up_versions()
         self._cluster = CephCluster(_Context(self), self.log)
+        guards = GuardSettings(
+            depth_soft=lambda: int(self._number("clone_depth_soft", 0, 10**9)),
+            depth_hard=lambda: int(self._number("clone_depth_hard", 0, 10**9)),
+            snapshots_soft=lambda: int(self._number("snapshots_soft", 0, 10**9)),
+            snapshots_hard=lambda: int(self._number("snapshots_hard", 0, 10**9)),
+        )
         settings = EngineSettings(
             workers=lambda: int(self._number("workers", 1, 1024)),
             queue_limit=lambda: int(self._number("queue_limit", 1, 10**9)),
@@ -295,6 +368,7 @@ class Module(MgrModule):
                 window=lambda: int(self._number("reaper_window", 0, 1000)),
                 rate=lambda: self._number("reaper_rate", 0, 10**6),
             ),
+            guards=guards,
         )
         self._engine = Engine(self._cluster, settings, self.log, failpoint=failpoint)
         self._readers = Workers("vdisk-reader", lambda: _READERS, self.log)
@@ -326,7 +400,10 @@ class Module(MgrModule):
             self._engine,
             self._checkers,
             CheckSettings(
-                grace=lambda: self._number("check_grace", 0, 86400), settle=lambda: _SETTLE, give_way=self._give_way
+                grace=lambda: self._number("check_grace", 0, 86400),
+                settle=lambda: _SETTLE,
+                give_way=self._give_way,
+                limits=lambda: Limits(guards.near_depth(), guards.near_snapshots()),
             ),
             self.log,
             on_found=lambda where, found: None if self._housekeeper is None else self._housekeeper.told(where, found),
@@ -358,9 +435,17 @@ class Module(MgrModule):
             self.health,
             self.log,
         )
-        self._handlers = Handlers(
-            self._services, access, lambda: self._number("command_wait", 0, 3600), lambda: self._text("trash_keep_for")
+        self._vitals = Vitals(
+            self._cluster,
+            self._engine,
+            checks,
+            self.health,
+            _Progress(self),
+            guards,
+            lambda: self._number("housekeeping_interval", 1, 3600),
+            self.log,
         )
+        self._handlers = Handlers(self._services, access, lambda: self._number("command_wait", 0, 3600), self._text)
 
     def serve(self) -> None:
         """Go on with what was begun before this mgr became active, then wait for the end."""
@@ -371,6 +456,8 @@ class Module(MgrModule):
             self._census.start()
         if self._scheduler is not None:
             self._scheduler.start()
+        if self._vitals is not None:
+            self._vitals.start()
         self._housekeeper.run(self._stop)
 
     def shutdown(self) -> None:
@@ -381,6 +468,8 @@ class Module(MgrModule):
             self._census.stop()
         if self._scheduler is not None:
             self._scheduler.stop()
+        if self._vitals is not None:
+            self._vitals.stop()
         if self._services is not None:
             self._services.checks.stop()
         if self._engine is not None:

@@ -248,6 +248,10 @@ def _flatten(site: Site) -> Mapping[str, Any]:
     return {"prefix": "vdisk volume flatten", "volume": f"{site.spec}/child"}
 
 
+def _revert(site: Site) -> Mapping[str, Any]:
+    return {"prefix": "vdisk volume revert", "volume": f"{site.spec}/src", "snapshot": f"{site.spec}/snap"}
+
+
 def _release(site: Site) -> Mapping[str, Any]:
     return {"prefix": "vdisk release", "volume": f"{site.spec}/src"}
 
@@ -309,6 +313,13 @@ def _without_cut(site: Site) -> None:
 def _with_snapshot(site: Site) -> None:
     site.volume()
     site.snapshot()
+
+
+def _changed_since(site: Site) -> None:
+    """A volume that was overwritten after its snapshot."""
+    _with_snapshot(site)
+    with site.ioctx() as ioctx, rbd.Image(ioctx, site.image_of("volume", "src")) as handle:
+        handle.write(b"what came later " * 64, 0)
 
 
 def _unsealed(site: Site) -> None:
@@ -395,6 +406,7 @@ SCENARIOS = {
         Scenario("adopt", _golden, _adopt, lambda site: None),
         Scenario("adopt, snapshot", _cut_by_hand, _adopt_snapshot, _without_cut, ("snap", "new")),
         Scenario("volume flatten", _with_clone, _flatten, lambda site: None, _CHILD),
+        Scenario("volume revert", _changed_since, _revert, _larger_again, _SRC),
         Scenario("release", Site.volume, _release, _adopted_again),
         Scenario("schedule add", Site.volume, _schedule, _scheduled_again, _SRC),
         Scenario("schedule rm", _scheduled, _unschedule, _scheduled_again, _SRC),

@@ -478,11 +478,15 @@ class FakeCluster:
         with self._lock:
             return {task: self.failed[task] for _, _, task in self._tasks if task in self.failed}
 
-    def flatten(self, where: Location, image: str) -> None:
+    def flatten_progress(self, where: Location, image: str) -> float:
+        """Return half, as long as ``flattening`` says that the task goes on."""
+        return 0.5 if self.flattening else 0.0
+
+    def flatten(self, where: Location, image: str, image_id: str) -> None:
         """Flatten an image at once, or never as long as ``flattening`` says that the task goes on."""
         self._moment("flatten", "before", where)
         with self._lock:
-            image_id, header = self._open(where, image)
+            header = self.space(where).headers[image_id]
             abandoned = [] if self.flattening else self._unlink(where, image_id, header)
             if not self.flattening:
                 header.parent = None

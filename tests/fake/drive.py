@@ -23,6 +23,7 @@ from vdisk.lifecycle.volume_create import CreateVolume
 from vdisk.lifecycle.volume_flatten import FlattenVolume
 from vdisk.lifecycle.volume_resize import ResizeVolume
 from vdisk.lifecycle.volume_restore import RestoreVolume
+from vdisk.lifecycle.volume_revert import RevertVolume
 from vdisk.model.errors import LostRace
 from vdisk.model.layout import SNAPSHOT_FEATURES, Layout
 from vdisk.model.names import temp_image
@@ -243,6 +244,27 @@ def unscheduled(request: AddSchedule) -> RemoveSchedule:
     )
 
 
+def reverted(fake: FakeCluster, sealed: bool = True) -> RevertVolume:
+    """Make a volume, a snapshot of it, and let it grow; return the request to revert it."""
+    snap = a_snapshot(fake, sealed)
+    do(fake, ResizeVolume(snap.where, "pvc-1", uuid_of(1), 2 * GIB))
+    return revert_request(fake, snap)
+
+
+def reverted_adopted(fake: FakeCluster) -> RevertVolume:
+    """Make an adopted volume and a snapshot of it, and return the request to revert it."""
+    do(fake, adopted(fake))
+    snap = snapshot_request(fake, "plain")
+    do(fake, snap)
+    return replace(revert_request(fake, snap), own_name="plain")
+
+
+def revert_request(fake: FakeCluster, snap: CreateSnapshot) -> RevertVolume:
+    """Return the request to revert the volume ``pvc-1`` to a snapshot."""
+    until = fake.now + 1000
+    return RevertVolume(snap.where, "pvc-1", uuid_of(1), snap.where, snap.uuid, uuid_of(5), until, fake.now)
+
+
 SCENARIOS: dict[str, Callable[[FakeCluster], Request]] = {
     "create": lambda fake: CreateVolume(fake.where(), "pvc-1", uuid_of(1), GIB, Layout()),
     "create-in-namespace": lambda fake: CreateVolume(
@@ -280,6 +302,9 @@ SCENARIOS: dict[str, Callable[[FakeCluster], Request]] = {
     "rm-with-temp": lambda fake: removed_with_temp(fake, False),
     "rm-with-temp-of-itself": lambda fake: removed_with_temp(fake, True),
     "rm-with-clone": removed_with_clone,
+    "revert": reverted,
+    "revert-before-seal": lambda fake: reverted(fake, sealed=False),
+    "revert-adopted": reverted_adopted,
     "snap-rm": removed_snapshot,
     "snap-rm-unsealed": lambda fake: removed_snapshot(fake, sealed=False),
     "snap-rm-with-restored-volume": lambda fake: removed_snapshot(fake, restore=True),

@@ -11,6 +11,7 @@ from typing import Any
 
 from vdisk.engine.clock import Clock
 from vdisk.engine.engine import Engine, Settings
+from vdisk.engine.guards import GuardSettings
 from vdisk.engine.health import HealthBoard
 from vdisk.engine.operation import Operation
 from vdisk.engine.reaper import ReaperSettings
@@ -40,11 +41,12 @@ class Mgr:
         workers: int = 16,
         queue_limit: int = 1000,
         reaper: ReaperSettings = ReaperSettings(window=lambda: 0),  # noqa: B008
+        guards: GuardSettings = GuardSettings(),  # noqa: B008
         **settings: Any,
     ) -> None:
         self.fake = fake
         self.session = Session(fake)
-        self.engine = Engine(self.session, Settings(lambda: workers, lambda: queue_limit, reaper), LOG)
+        self.engine = Engine(self.session, Settings(lambda: workers, lambda: queue_limit, reaper, guards), LOG)
         self.readers = Workers("reader", lambda: 16, LOG)
         options: dict[str, Any] = {
             "cluster_id": lambda: FSID,

@@ -92,6 +92,7 @@ LINES = {
     "schedule rm rbd 1d 03:00 --dry-run": {"interval": "1d", "start_time": "03:00", "dry_run": True},
     "schedule status rbd": {"pool_spec": "rbd"},
     "volume flatten rbd/pvc-1 --wait 60": {"volume": "rbd/pvc-1", "wait": 60.0},
+    "volume revert rbd/pvc-1 rbd/snap-1 --keep-for 1d": {"snapshot": "rbd/snap-1", "keep_for": "1d"},
     "tree rbd/ns": {"pool_spec": "rbd/ns"},
     "adopt rbd/golden@v1 base-1 --dry-run": {"image_spec": "rbd/golden@v1", "name": "base-1"},
     "release rbd/golden --wait 5": {"volume": "rbd/golden", "wait": 5.0},

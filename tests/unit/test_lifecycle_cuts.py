@@ -18,12 +18,13 @@ from vdisk.model.names import Kind
 CREATING = [
     name
     for name in SCENARIOS
-    if not name.startswith(("rm", "snap-rm", "resize", "flatten", "trash", "adopt", "release", "schedule"))
+    if not name.startswith(("rm", "snap-rm", "resize", "flatten", "trash", "adopt", "release", "revert", "schedule"))
 ]
 REMOVING = [
     name for name in SCENARIOS if name.startswith(("rm", "snap-rm")) and not name.endswith(("expired", "adopted"))
 ]
 ADOPTING = ["adopt", "adopt-released", "adopt-snapshot"]
+REVERTING = ["revert", "revert-before-seal", "revert-adopted"]
 UNDELETING = [name for name in SCENARIOS if name.startswith("trash")]
 
 
@@ -263,3 +264,26 @@ def test_an_adoption_that_fails_is_undone_or_complete(scenario):
         assert cut(fake, run, number)
         run.undo()
         assert inventory(fake) in (before, end), f"cut {moment}"
+
+
+@pytest.mark.parametrize("scenario", REVERTING)
+def test_a_revert_that_fails_leaves_the_volume_as_it_was_or_complete(scenario):
+    moments, end = uncut(scenario)
+    for number, moment in enumerate(moments):
+        for second in range(0, 40, 3):
+            fake, request = stage(scenario)
+            before = inventory(fake)
+            run = Run(fake, request)
+            assert cut(fake, run, number)
+            fake.hook = CrashAt(second)
+            try:
+                run.undo()
+                crashed = False
+            except Crash:
+                crashed = True
+            fake.hook = None
+            run.undo()
+            sealed = _sealed_meanwhile(before, inventory(fake)) if scenario == "revert-before-seal" else before
+            assert inventory(fake) in (sealed, end), f"failed {moment}, undoing cut at {second}"
+            if not crashed:
+                break

@@ -28,6 +28,7 @@ from vdisk.model.observed import Watcher
 
 CREATION = ["reserve-name", "write-entry"]
 CUT_CLONE = [*CREATION, "cut-snapshot", "clone-image"]
+EXCHANGE = ["put-record", "trash-image", "restore-image", "trash-image", "clone-image"]
 STEPS = {
     "create": [*CREATION, "create-image", "store-image-id", "answer"],
     "create-in-namespace": [*CREATION, "create-image", "store-image-id", "answer"],
@@ -42,6 +43,9 @@ STEPS = {
     "flatten": ["flatten-image", "answer"],
     "snap-create": [*CUT_CLONE, "store-image-id", "drop-snapshot", "answer", "seal"],
     "snap-create-of-plain-image": [*CUT_CLONE, "store-image-id", "drop-snapshot", "answer", "seal"],
+    "revert": [*EXCHANGE, "grow-image", "store-image-id", "answer"],
+    "revert-before-seal": ["seal", *EXCHANGE, "grow-image", "store-image-id", "answer"],
+    "revert-adopted": [*EXCHANGE, "store-image-id", "mark-adopted", "erase-record", "answer"],
     "rm": ["trash-image", "remove-entry", "release-name", "answer", "await-children", "queue-removal"],
     "rm-kept": ["put-record", "trash-image", "remove-entry", "release-name", "answer"],
     "rm-expired": ["erase-record", "answer", "await-children", "queue-removal"],

@@ -33,7 +33,7 @@ class Desk:
         self.keep = ""
         self.mgr = mgr
         access = Access(mgr.service, lambda args: args.get("pool") != "other")
-        self.handlers = Handlers(mgr.services, access, lambda: 4.0, lambda: self.keep)
+        self.handlers = Handlers(mgr.services, access, lambda: 4.0, lambda option: self.keep)
 
     def __call__(self, handler, **args):
         every = ("new_name", "keep_for", "older_than", "keep_last", "threshold", "wait", "dry_run")

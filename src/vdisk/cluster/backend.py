@@ -171,12 +171,21 @@ class CephCluster:
         """Move an image to the trash, protected from being removed for so long."""
         self.images.trash(where, image, seconds)
 
-    def flatten(self, where: Location, image: str) -> None:
-        """Give an image to rbd_support to flatten; where its tasks kill the mgr it is flattened here and now."""
-        if self._takes_tasks(where):
+    def flatten(self, where: Location, image: str, image_id: str) -> None:
+        """Give an image to rbd_support to flatten.
+
+        Where its tasks kill the mgr, and in the trash, where they reach no image, it is flattened here and now.
+        """
+        if self._takes_tasks(where) and self.images.id_of(where, image) == image_id:
             self.tasks.add_flatten(where, image)
         else:
-            self.images.flatten(where, image)
+            self.images.flatten(where, image_id)
+
+    def flatten_progress(self, where: Location, image: str) -> float:
+        """Return how much of an image rbd_support has flattened (0 to 1); 0 where that is not known."""
+        place = (where.pool, where.namespace, image, "flatten")
+        found = (task for task in self.task_list() if (task.pool, task.namespace, task.image, task.action) == place)
+        return next((task.progress for task in found), 0.0)
 
     def restore_image(self, where: Location, image_id: str, name: str) -> None:
         """Bring an image back from the trash under a name."""

@@ -168,6 +168,9 @@ class Images:
                             handle.remove_snap(snap)
                             name = handle.get_name()
             except rbd.ImageNotFound:
+                found = self._load(ioctx, "", image_id, trashed=False)
+                if found is not None and found.snap(snap) is not None:
+                    raise NotReady(f"image {where} id {image_id}, or one above it, is just being flattened") from None
                 return
         self._log.info("rbd: snap rm %s/%s@%s", where, name or image_id, snap)
 
@@ -259,14 +262,16 @@ class Images:
         taken_along = any(snap.id == link.snap_id and snap.original_name is not None for snap in snaps)
         return (link.pool_id, link.namespace, link.image_id) if taken_along else None, objects
 
-    def flatten(self, where: Location, name: str) -> None:
-        """Copy what an image shares with its parent and cut the link; one without a parent is no error."""
-        with self._connection.ioctx(where, f"flattening {where}/{name}") as ioctx, rbd.Image(ioctx, name) as image:
+    def flatten(self, where: Location, image_id: str) -> None:
+        """Copy what an image shares with its parent and cut the link; one without a parent, or gone, is no error."""
+        with self._connection.ioctx(where, f"flattening {where} id {image_id}") as ioctx:
             try:
-                image.flatten()  # without a progress callback: Python callbacks from librbd can crash the mgr
-            except rbd.InvalidArgument:
-                return  # it has no parent any more
-        self._log.info("rbd: flatten %s/%s", where, name)
+                with rbd.Image(ioctx, image_id=image_id) as image:
+                    name = image.get_name()
+                    image.flatten()  # without a progress callback: Python callbacks from librbd can crash the mgr
+            except (rbd.InvalidArgument, rbd.ImageNotFound):
+                return
+        self._log.info("rbd: flatten %s/%s", where, name or image_id)
 
     def restore(self, where: Location, image_id: str, name: str) -> None:
         """Bring an image back from the trash under a name; one that is not in the trash (any more) is no error."""

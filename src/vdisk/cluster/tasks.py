@@ -78,6 +78,7 @@ class TaskQueue:
                     image=str(refs.get("image_id") or refs.get("image_name") or ""),
                     message=str(item.get("message", "")),
                     retry_message=item.get("retry_message"),
+                    progress=float(item.get("progress") or 0.0),
                 )
             )
         return tasks

@@ -19,14 +19,14 @@ Arguments = Mapping[str, Any]
 
 
 class BaseHandlers:
-    """Services, access, and the options ``command_wait`` (seconds) and ``trash_keep_for`` (a duration, or empty)."""
+    """Services, access, the option ``command_wait`` (seconds), and any option by name that is a duration, or empty."""
 
     def __init__(
         self,
         services: Services,
         access: Access,
         default_wait: Callable[[], float],
-        default_keep: Callable[[], str] = str,
+        default_keep: Callable[[str], str] = lambda option: "",
     ) -> None:
         self._services = services
         self._service = services.volumes

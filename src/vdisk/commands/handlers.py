@@ -7,10 +7,11 @@ from typing import Any
 
 from ..engine.operation import Operation
 from ..lifecycle.base import Request
+from ..lifecycle.volume_revert import RevertVolume
 from ..model.errors import Denied, InvalidArgument, NotFound
 from ..model.layout import parse_layout
 from ..model.names import Kind, check_request_name
-from ..model.objects import Snapshot, Volume
+from ..model.objects import Snapshot, Volume, rfc3339
 from ..model.observed import Location
 from ..model.specs import (
     ImageSpec,
@@ -84,6 +85,22 @@ class Handlers(CheckHandlers, TrashHandlers, AdoptHandlers, TreeHandlers, Schedu
         """``vdisk volume flatten``."""
         ref = parse_volume_ref(args["volume"])
         return self._create(args, self._service.flatten_volume(self._access.find(Kind.VOLUME, ref)))
+
+    def volume_revert(self, args: Arguments) -> Answer:
+        """``vdisk volume revert``: the volume, and under which handle its former content is kept."""
+        volume, snapshot = parse_volume_ref(args["volume"]), parse_snapshot_ref(args["snapshot"])
+        keep_for = self._keep_for(args, "revert_keep_for")
+        found = self._access.find(Kind.VOLUME, volume)
+        request = self._service.revert_volume(found, self._access.find(Kind.SNAPSHOT, snapshot), keep_for)
+        if args["dry_run"]:
+            return self._dry_run(request)
+        operation, settled = self._service.run(request, self._wait(args))
+        done = operation.request
+        assert isinstance(done, RevertVolume)
+        shown = self._shown(self._service.created(operation, settled))
+        former = self._service.handle(done.where, done.kept_uuid) if done.kept_uuid else None
+        kept = None if former is None else {"handle": former, "expires_at": rfc3339(done.keep_until)}
+        return {**shown, "former": kept, **({} if settled else {"operation": operation.id})}
 
     def volume_rm(self, args: Arguments) -> Answer:
         """``vdisk volume rm``."""

@@ -66,12 +66,12 @@ class TrashHandlers(BaseHandlers):
         operations = self._service.run_all(requests, self._wait(args))
         return {"purged": [{**row, "operation": operation.id} for row, operation in zip(rows, operations, strict=True)]}
 
-    def _keep_for(self, args: Arguments) -> int:
-        """Return for how many seconds a removal can be undone: as the command says, or the option."""
+    def _keep_for(self, args: Arguments, option: str = "trash_keep_for") -> int:
+        """Return for how many seconds what goes to the trash is kept there: as the command says, or the option."""
         if args["keep_for"] is not None:
             return parse_duration(args["keep_for"], "keep_for")
-        default = self._default_keep()
-        return parse_duration(default, "option trash_keep_for") if default else 0
+        default = self._default_keep(option)
+        return parse_duration(default, f"option {option}") if default else 0
 
     def _handle(self, where: Location, uuid: str) -> str:
         return self._service.handle(where, uuid)

@@ -82,6 +82,18 @@ COMMANDS: tuple[Command, ...] = (
         changes=True,
     ),
     Command(
+        "volume revert",
+        "volume_revert",
+        "Bring <volume> back to its snapshot <snapshot>, unless somebody has it open. Name, handle and size stay; what "
+        "the volume holds now goes to the trash as a volume of its own, from where 'trash restore' brings it back",
+        (
+            _VOLUME,
+            _SNAPSHOT,
+            Argument("keep_for", help="how long the former content can be undeleted; option revert_keep_for otherwise"),
+        ),
+        changes=True,
+    ),
+    Command(
         "volume rm",
         "volume_rm",
         "Delete <volume> unless somebody has it open. Its snapshots stay; its space is reclaimed in the background. "

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from ..lifecycle.base import Request
+from ..lifecycle.base import Plan, Request
+from ..lifecycle.flatten import FlattenChain
 from ..lifecycle.removal import Removal
 from ..lifecycle.steps import Answer, Step
+from ..lifecycle.volume_flatten import FlattenVolume
 from ..model.errors import (
     Cancelled,
     Internal,
@@ -29,6 +31,7 @@ from ..model.names import Kind
 from ..model.observed import Location
 from .book import Book
 from .executor import Executor
+from .guards import Guards, GuardSettings
 from .locks import LockTable
 from .operation import Operation, State, StepRecord
 from .patience import GiveWay, never, patient
@@ -82,6 +85,7 @@ class Settings:
     workers: Callable[[], int]
     queue_limit: Callable[[], int]
     reaper: ReaperSettings = field(default_factory=ReaperSettings)
+    guards: GuardSettings = field(default_factory=GuardSettings)
 
 
 class Engine:
@@ -103,6 +107,7 @@ class Engine:
         self._clock = clock
         self._new_id = new_id
         self.reaper = Reaper(cluster, settings.reaper, log, self._image_gone)
+        self.guards = Guards(cluster, settings.guards, self.submit)
         self._executor = Executor(cluster, cluster, self.reaper.remove, failpoint)
         self._workers = Workers("vdisk-worker", settings.workers, log)
         # What nobody waits for has threads of its own, so that a thousand seals or removals hold up no request.
@@ -298,6 +303,9 @@ class Engine:
                 "stuck": len(self._book.stuck),
                 "recovering": self._recovery.outstanding,
                 "unreadable_intents": len(self._recovery.unreadable),
+                "flattening": sum(
+                    isinstance(op.request, (FlattenChain, FlattenVolume)) for op in self._book.live.values()
+                ),
                 "workers_busy": running,
                 "workers_queued": queued,
                 "background_busy": self._background.load()[1],
@@ -451,6 +459,7 @@ class Engine:
                 self._finish(operation, None)
                 return
             plan = operation.request.plan(self._cluster)
+            self._admitted(operation, plan)
             operation.size = plan.frees
             if plan.request != operation.request or not operation.durable:
                 with self._changed:
@@ -465,6 +474,17 @@ class Engine:
             self._finish(operation, None)
             return
         raise NotReady(f"{operation.target} is being changed by somebody else all the time")
+
+    def _admitted(self, operation: Operation, plan: Plan) -> None:
+        """Let the guards look at a plan. What they have wait is durable, so that nobody has to ask for it again."""
+        try:
+            self.guards.admit(plan)
+        except Waiting:
+            if not operation.durable:
+                with self._changed:
+                    operation.request = plan.request
+                self._persist(operation)
+            raise
 
     def _gone_since(self, request: Request) -> bool:
         """Tell whether somebody removed what a creation had answered with; it is not made a second time."""
@@ -538,6 +558,8 @@ class Engine:
             operation.error = error
             operation.answered = operation.answered or error is None
             request = operation.request
+            if isinstance(request, FlattenChain) and error is None:
+                self._wake(Key(request.where.pool_id, request.where.namespace, request.image_id))
             if isinstance(request, Removal):
                 for image_id in filter(None, (request.image_id, request.temp_id)):
                     self._wake(Key(request.where.pool_id, request.where.namespace, image_id))
@@ -545,6 +567,9 @@ class Engine:
 
     def _end(self, operation: Operation) -> None:
         """Move an operation to the finished ones. Caller holds the lock."""
+        request = operation.request
+        if isinstance(request, FlattenChain):
+            self.guards.over(Key(request.where.pool_id, request.where.namespace, request.image_id))
         operation.step = operation.step_since = None
         self._await(operation, frozenset())
         operation.waiting_for = []
@@ -616,10 +641,13 @@ class Engine:
                 operation.attempts = 1
             operation.state = State.WAITING
             operation.waiting_for = waiting.waiting_for
+            if operation.steps_total:
+                share = (operation.steps_done + waiting.done) / operation.steps_total
+                operation.progress = max(operation.progress, share)
             operation.waiting_since = operation.waiting_since or self._clock()
             self._await(operation, waiting.keys)
             self._changed.notify_all()
-            delay = _WAITING_BACKOFF[min(operation.attempts - 1, len(_WAITING_BACKOFF) - 1)]
+            delay = min(waiting.most, _WAITING_BACKOFF[min(operation.attempts - 1, len(_WAITING_BACKOFF) - 1)])
             self._timer.after(delay, partial(self._resume, operation, operation.attempts))
             self._look_soon()
 

@@ -9,14 +9,17 @@ from contextlib import contextmanager
 
 from ..lifecycle import steps
 from ..lifecycle.base import View
-from ..model.errors import Internal, LostRace, NotFound
+from ..model.errors import Internal, LostRace, NotFound, NotReady
 from ..model.observed import Child, Location
+from ..model.records import Store
 from .cuts import SharedCuts
 from .ports import Effects
 from .waiting import Key, Waiting
 
 #: Clones that are named to people; each name is a read or two.
 _NAMED = 20
+#: Seconds after which a flattening is looked at again at the latest.
+_LOOK_SECONDS = 5.0
 
 
 class Executor:
@@ -73,16 +76,15 @@ class Executor:
             case steps.CreateImage(where, image, size, layout):
                 do.create_image(where, image, size, layout)
             case steps.CutSnapshot(where, image, snap):
-                self._cuts.cut(where, image, snap)
+                with self._there(where, image):
+                    self._cuts.cut(where, image, snap)
             case steps.CloneImage(where, parent, image, snap, child, layout):
-                self._cuts.clone(parent, image, snap, where, child, layout)
+                with self._there(parent, image):
+                    self._cuts.clone(parent, image, snap, where, child, layout)
             case steps.GrowImage(where, image, size):
                 do.grow(where, image, size)
             case steps.StoreImageId(where, kind, uuid, image):
-                image_id = self._view.image_id(where, image)
-                if image_id is None:
-                    raise Internal(f"image {where}/{image} vanished while it was being made")
-                do.write_entry(where, kind, uuid, {"csi.imageid": image_id})
+                do.write_entry(where, kind, uuid, {"csi.imageid": self._id_of(where, image)})
             case steps.DropSnapshot(where, image_id, snap):
                 self._cuts.drop(where, image_id, snap)
             case steps.PurgeSnapshot(where, image_id, snap_id):
@@ -103,6 +105,8 @@ class Executor:
                 do.erase_records(where, store, [key])
             case steps.EraseRecords(where, store, prefix):
                 do.erase_prefix(where, store, prefix)
+            case steps.MarkAdopted(where, image, value):
+                do.put_records(where, Store.IMAGES, {self._id_of(where, image): value})
             case steps.CancelTask(_, task_id):
                 do.cancel_task(task_id)
             case steps.RemoveEntry(where, kind, uuid):
@@ -119,13 +123,34 @@ class Executor:
                 raise Internal(f"no way to carry out step {step.name}")
         return None
 
+    @contextmanager
+    def _there(self, where: Location, image: str) -> Iterator[None]:
+        """Try later what can't open an image that is there.
+
+        At the end of a flattening the parent's snapshot goes before the clone's link to it, and who opens the clone, or
+        what hangs on it, just then is told "not found".
+        """
+        try:
+            yield
+        except NotFound as error:
+            if self._view.find(where, image) is None:
+                raise
+            raise NotReady(f"{where}/{image}, or an image that it hangs on, is just being flattened") from error
+
+    def _id_of(self, where: Location, image: str) -> str:
+        image_id = self._view.image_id(where, image)
+        if image_id is None:
+            raise Internal(f"image {where}/{image} vanished while it was being made")
+        return image_id
+
     def _flatten(self, where: Location, image: str, image_id: str) -> None:
         """Queue the task, again if somebody cancelled it, and wait for its end."""
         if not self._attached(where, image_id):
             return
-        self._effects.flatten(where, image)
+        self._effects.flatten(where, image, image_id)
         if self._attached(where, image_id):
-            raise Waiting([f"{where}/{image} to be flattened (ceph rbd task list)"])
+            done = self._effects.flatten_progress(where, image)
+            raise Waiting([f"{where}/{image} to be flattened (ceph rbd task list)"], most=_LOOK_SECONDS, done=done)
 
     def _attached(self, where: Location, image_id: str) -> bool:
         found = self._view.find_id(where, image_id)

@@ -61,8 +61,11 @@ class Effects(Protocol):
     def trash(self, where: Location, image: str, seconds: int = 0) -> None:
         """Move an image to the trash, where librbd protects it from being removed for so long."""
 
-    def flatten(self, where: Location, image: str) -> None:
-        """Begin to flatten an image; one that is being flattened already is no error."""
+    def flatten(self, where: Location, image: str, image_id: str) -> None:
+        """Begin to flatten an image, in the trash or not; one that is being flattened already is no error."""
+
+    def flatten_progress(self, where: Location, image: str) -> float:
+        """Return how much of an image rbd_support has flattened (0 to 1); 0 where that is not known."""
 
     def restore_image(self, where: Location, image_id: str, name: str) -> None:
         """Bring an image back from the trash under a name."""

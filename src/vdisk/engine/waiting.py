@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -23,10 +24,14 @@ class Waiting(Exception):
     """A step can't go on until something else goes.
 
     ``waiting_for`` says to people what; ``keys`` are the images among it whose end is known to the engine. Without keys
-    it is tried again after a while.
+    it is tried again after a while, of at most ``most`` seconds. ``done`` is how much of the step is done (0 to 1).
     """
 
-    def __init__(self, waiting_for: list[str], keys: Iterable[Key] = ()) -> None:
+    def __init__(
+        self, waiting_for: list[str], keys: Iterable[Key] = (), *, most: float = math.inf, done: float = 0.0
+    ) -> None:
         super().__init__(", ".join(waiting_for[:10]))
         self.waiting_for = waiting_for
         self.keys = frozenset(keys)
+        self.most = most
+        self.done = done

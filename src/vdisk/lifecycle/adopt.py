@@ -15,7 +15,7 @@ from ..model.layout import Layout
 from ..model.names import IMAGE_NAME_KEY, Kind, parse_image_name
 from ..model.observed import Image
 from ..model.records import Mark, Store, mark_from_text
-from .base import Lock, Plan, Request, View, image_lock, name_lock
+from .base import Clones, Lock, Plan, Request, View, image_lock, name_lock
 from .creation import (
     Creation,
     image_steps,
@@ -184,6 +184,7 @@ class AdoptSnapshot(Creation):
                 Answer(self.where),
                 Seal(self.where, request.image),
             ),
+            clones=Clones(self.where, source),
         )
 
     def undo(self, view: View) -> Plan:

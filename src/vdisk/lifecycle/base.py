@@ -57,6 +57,9 @@ class View(Protocol):
     def pool_id(self, pool: str) -> int | None:
         """Return a pool's id."""
 
+    def pool_name(self, pool_id: int) -> str | None:
+        """Return a pool's name."""
+
 
 @dataclass(frozen=True)
 class Lock:
@@ -93,6 +96,15 @@ def cut_lock(where: Location, image: str) -> Lock:
 
 
 @dataclass(frozen=True)
+class Clones:
+    """The image that a plan makes a clone of, and whether it is cut for that: what guards of chains and counts need."""
+
+    where: Location
+    image: Image
+    cut: bool = False
+
+
+@dataclass(frozen=True)
 class Plan:
     """The steps that lead from what was observed to what is wanted.
 
@@ -104,6 +116,7 @@ class Plan:
     steps: tuple[Step, ...]
     frees: int = 0
     """Size in bytes of the image that a removal is about."""
+    clones: Clones | None = None
 
 
 @dataclass(frozen=True)

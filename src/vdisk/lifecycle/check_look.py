@@ -12,19 +12,22 @@ from typing import Any
 from ..model.findings import Finding, Subject, Trouble
 from ..model.names import Kind, parse_image_name
 from ..model.observed import Image, Location, Task
+from . import chains
 from .base import View
 from .steps import Step
 
-_MAX_DEPTH = 64
 _TEMP = "-temp"
 
 
 @dataclass(frozen=True)
 class Limits:
-    """From where on a chain of clones, an image's snapshots and a directory are found too large."""
+    """From where on a chain of clones, an image's snapshots and a directory are found too large.
+
+    The first two are halfway between the bounds that the guards of requests have.
+    """
 
     depth: int = 6
-    snapshots: int = 330
+    snapshots: int = 350
     keys: int = 150_000
 
 
@@ -53,8 +56,8 @@ class Look:
     sole: bool = True
     limits: Limits = field(default_factory=Limits)
     tasks: tuple[Task, ...] = ()
-    depths: dict[tuple[int, str], int] = field(default_factory=dict)
-    """Lengths of chains that are known already, by pool id and image id."""
+    depths: dict[chains.Key, int] = field(default_factory=dict)
+    """Lengths of chains that are known already."""
 
     def young(self, moment: float | None) -> bool:
         """Tell whether a moment is so near that what happened then may not be over."""
@@ -91,24 +94,7 @@ class Look:
 
     def depth(self, image: Image) -> int:
         """Return how many parents an image has, through the trash and across pools."""
-        links: list[tuple[int, str]] = []
-        at, base = image, 0
-        while at.parent is not None and len(links) < _MAX_DEPTH:
-            key = (at.parent.pool_id, at.parent.image_id)
-            if key in self.depths:
-                base = self.depths[key] + 1
-                break
-            links.append(key)
-            place = Location(key[0], f"pool id {key[0]}", at.parent.namespace)
-            above = self.view.find_id(place, key[1])
-            if above is None:
-                base = 1
-                links.pop()
-                break
-            at = above
-        for height, key in enumerate(reversed(links)):
-            self.depths[key] = base + height
-        return base + len(links)
+        return chains.depth(image, self.view.find_id, self.depths)
 
 
 def finding(

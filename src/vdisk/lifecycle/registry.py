@@ -11,6 +11,7 @@ from ..model.observed import Location
 from .adopt import AdoptSnapshot, AdoptVolume, ReleaseVolume
 from .base import Request
 from .check_repair import Repair
+from .flatten import FlattenChain
 from .removal import RemoveSnapshot, RemoveVolume
 from .schedule_change import AddSchedule, RemoveSchedule
 from .snap_create import CreateSnapshot
@@ -20,6 +21,7 @@ from .volume_create import CreateVolume
 from .volume_flatten import FlattenVolume
 from .volume_resize import ResizeVolume
 from .volume_restore import RestoreVolume
+from .volume_revert import RevertVolume
 
 REQUESTS: Mapping[str, type[Request]] = {
     cls.kind: cls
@@ -36,11 +38,13 @@ REQUESTS: Mapping[str, type[Request]] = {
         AdoptSnapshot,
         ReleaseVolume,
         FlattenVolume,
+        FlattenChain,
         UndeleteVolume,
         UndeleteSnapshot,
         RestoreBare,
         AddSchedule,
         RemoveSchedule,
+        RevertVolume,
     )
 }
 #: Fields that are objects of their own in the JSON form, by field name.

@@ -9,7 +9,7 @@ from typing import ClassVar
 from ..model.errors import AlreadyExists
 from ..model.layout import Layout
 from ..model.names import Kind
-from .base import Lock, Plan, Request, View, cut_lock, image_lock, name_lock
+from .base import Clones, Lock, Plan, Request, View, cut_lock, image_lock, name_lock
 from .creation import Creation, image_steps, journal_steps, refuse_unfinished, reservation, undo_creation
 from .steps import Answer, DropSnapshot, Seal, Step
 from .volume_clone import cloneable, cut_and_clone, drop_cut
@@ -74,6 +74,7 @@ class CreateSnapshot(Creation):
                 Answer(self.where),
                 Seal(self.where, request.image),
             ),
+            clones=Clones(self.where, source, cut=True),
         )
 
     def undo(self, view: View) -> Plan:

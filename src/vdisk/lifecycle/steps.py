@@ -189,14 +189,16 @@ class TrashImage(Step):
 
 @dataclass(frozen=True)
 class FlattenImage(Step):
-    """Have rbd_support flatten an image, one at a time cluster-wide, and wait until it has no parent any more."""
+    """Have rbd_support flatten an image, one at a time cluster-wide, and wait until it has no parent any more.
+
+    One in the trash, which tasks can't name, vdisk flattens itself, and so it does where tasks are not safe."""
 
     image: str
     image_id: str
 
     def describe(self) -> str:
         """One line for a person."""
-        return f"rbd task add flatten {self.where}/{self.image}, and wait for it"
+        return f"flatten {self.where}/{self.image} (id {self.image_id}) and wait for it"
 
 
 @dataclass(frozen=True)
@@ -246,6 +248,18 @@ class EraseRecords(Step):
     def describe(self) -> str:
         """One line for a person."""
         return f"erase {self.prefix}* from {self.store.value} of {self.where}"
+
+
+@dataclass(frozen=True)
+class MarkAdopted(Step):
+    """Write down whose volume the image of that name is, by the id that it has by then."""
+
+    image: str
+    value: str
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"write the id of {self.where}/{self.image} in {Store.IMAGES.value}"
 
 
 @dataclass(frozen=True)

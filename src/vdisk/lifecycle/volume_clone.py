@@ -10,7 +10,7 @@ from ..model.errors import AlreadyExists, NotFound, OutOfRange, Unsupported
 from ..model.layout import Layout, check_size
 from ..model.names import Kind
 from ..model.observed import LAYERING, Image, Location
-from .base import Lock, Plan, Request, View, cut_lock, image_lock
+from .base import Clones, Lock, Plan, Request, View, cut_lock, image_lock
 from .creation import (
     Creation,
     Reservation,
@@ -70,21 +70,22 @@ class CloneVolume(Creation):
             return Plan(request, (*drop_cut(self.source_where, source, request.image), Answer(self.where)))
         refuse_unfinished(request, found)
         cloneable(self.source_where, self.source_image, source)
-        if source is not None and self.size is not None and self.size < source.size:
+        assert source is not None
+        if self.size is not None and self.size < source.size:
             raise OutOfRange(f"size {self.size} is smaller than the source's {source.size} bytes", minimum=source.size)
-        if source is not None and self.size is not None:
+        if self.size is not None:
             check_size(self.size, source.order, lambda: source.features)
         making = cut_and_clone(request, found, self.source_where, self.source_image, self.layout)
-        if source is not None and self.size is not None and self.size > source.size:
+        if self.size is not None and self.size > source.size:
             making.append(GrowImage(self.where, request.image, self.size))
         steps = [
             *drop_cut(self.source_where, source, request.image),
             *journal_steps(request, found),
             *image_steps(request, found, making),
+            DropSnapshot(self.source_where, source.id, request.image),
+            Answer(self.where),
         ]
-        if source is not None:
-            steps.append(DropSnapshot(self.source_where, source.id, request.image))
-        return Plan(request, (*steps, Answer(self.where)))
+        return Plan(request, tuple(steps), clones=Clones(self.source_where, source, cut=True))
 
     def undo(self, view: View) -> Plan:
         """Remove the unfinished clone, its cut and the reservation."""

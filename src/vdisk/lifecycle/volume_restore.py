@@ -10,7 +10,7 @@ from ..model.errors import AlreadyExists, NotFound, NotReady, OutOfRange
 from ..model.layout import Layout, check_size
 from ..model.names import Kind
 from ..model.observed import Image, Location
-from .base import Lock, Plan, Request, View, image_lock
+from .base import Clones, Lock, Plan, Request, View, image_lock
 from .creation import Creation, image_steps, journal_steps, new_locks, refuse_unfinished, reservation, undo_creation
 from .steps import Answer, CloneImage, GrowImage, Seal, Step
 
@@ -74,7 +74,7 @@ class RestoreVolume(Creation):
         if self.size is not None and self.size > snap.size:
             making.append(GrowImage(self.where, request.image, self.size))
         steps = [*journal_steps(request, found), *image_steps(request, found, making), Answer(self.where)]
-        return Plan(request, tuple(steps))
+        return Plan(request, tuple(steps), clones=Clones(self.snap_where, snap))
 
     def undo(self, view: View) -> Plan:
         """Remove the unfinished clone and the reservation."""

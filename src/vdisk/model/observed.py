@@ -199,3 +199,5 @@ class Task:
     image: str
     message: str
     retry_message: str | None
+    progress: float = 0.0
+    """How much is done, 0 to 1."""

@@ -329,4 +329,4 @@ def _image_name(text: str) -> str:
     return text.split(",")[0].partition("@")[0].rpartition("/")[2]
 
 
-__all__ = ["Checks", "Run", "Settings", "Wish"]
+__all__ = ["Checks", "Limits", "Run", "Settings", "Wish"]

@@ -28,6 +28,7 @@ from ..lifecycle.volume_create import CreateVolume
 from ..lifecycle.volume_flatten import FlattenVolume
 from ..lifecycle.volume_resize import ResizeVolume
 from ..lifecycle.volume_restore import RestoreVolume
+from ..lifecycle.volume_revert import RevertVolume
 from ..model.errors import Internal, NotFound, NotReady, Pending, VdiskError
 from ..model.handles import Handle, HandleFormat
 from ..model.layout import Layout
@@ -227,6 +228,14 @@ class Service:
         """Request a volume's growth."""
         return ResizeVolume(volume.where, volume.name, volume.uuid, size, own_name(volume))
 
+    def revert_volume(self, volume: Found, snap: Found, keep_for: int) -> RevertVolume:
+        """Request a volume's return to one of its snapshots; what it holds now can be undeleted for ``keep_for`` s."""
+        now = time.time()
+        return RevertVolume(
+            volume.where, volume.name, volume.uuid, snap.where, snap.uuid, _new_uuid(), now + keep_for, now,
+            own_name(volume),
+        )  # fmt: skip
+
     def remove(self, found: Found, keep_for: int = 0) -> Request:
         """Request the removal of a volume or snapshot, which can be undone for ``keep_for`` seconds."""
         cls = RemoveVolume if found.kind is Kind.VOLUME else RemoveSnapshot
@@ -276,7 +285,8 @@ class Service:
         if operation.error is not None and not operation.answered and operation.state.final:
             raise operation.error
         if not settled and wait > 0:
-            reason = f" ({operation.error.message})" if operation.error is not None else ""
+            waits = operation.error.message if operation.error is not None else "; ".join(operation.waiting_for[:1])
+            reason = f" (waiting for {waits})" if waits and operation.error is None else f" ({waits})" if waits else ""
             raise Pending(
                 f"still running, operation {operation.id}; repeat the command to go on waiting{reason}",
                 operation=operation.id,
