@@ -106,6 +106,13 @@ def test_another_pool_can_neither_be_seen_nor_changed(tenants: Tenants) -> None:
             )
         ),
         *(
+            (words, {**source, "name": "new", "data_pool": b})
+            for words, source in (
+                ("volume clone", {"volume": volume["handle"]}),
+                ("volume restore", {"snapshot": snapshot["handle"]}),
+            )
+        ),
+        *(
             (words, {"snapshot": ref, **more})
             for ref in (f"{b}/secret-shot", f"{image_spec(secret)}@secret-shot", shot["handle"])
             for words, more in (

@@ -309,7 +309,7 @@ class FakeCluster:
     def create_image(self, where: Location, name: str, size: int, layout: Layout) -> None:
         """Create an empty image: its id object, its place in the directory, its header, in librbd's order."""
         self._moment("create_image", "before", where)
-        self._make("create_image", where, name, self._header(size, layout))
+        self._make("create_image", where, name, self._header(where, size, layout))
         self._moment("create_image", "after", where)
 
     def clone_image(self, parent: Location, image: str, snap: str, where: Location, name: str, layout: Layout) -> None:
@@ -323,7 +323,7 @@ class FakeCluster:
             if not source.features & LAYERING:
                 raise InvalidArgument(f"cloning {parent}/{image}@{snap}: Invalid argument")
             link = Parent(parent.pool_id, parent.namespace, source_id, cut.id)
-            header = self._header(cut.size, layout)
+            header = self._header(where, cut.size, layout)
         image_id = self._make("clone_image", where, name, header)
         self._moment("clone_image", "orphan", where)
         with self._lock:
@@ -684,7 +684,7 @@ class FakeCluster:
         header = self.space(where).headers.get(image_id)
         return None if header is None else header.view(name, image_id, trashed)
 
-    def _header(self, size: int, layout: Layout) -> Header:
+    def _header(self, where: Location, size: int, layout: Layout) -> Header:
         order = layout.order or DEFAULT_ORDER
         data_pool = None
         if layout.data_pool is not None:
@@ -697,7 +697,7 @@ class FakeCluster:
             order=order,
             stripe_unit=layout.stripe_unit or 1 << order,
             stripe_count=layout.stripe_count or 1,
-            data_pool_id=data_pool,
+            data_pool_id=data_pool if data_pool != where.pool_id else None,
             created_at=self.now,
         )
 

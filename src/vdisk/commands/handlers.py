@@ -8,7 +8,7 @@ from typing import Any
 from ..engine.operation import Operation
 from ..lifecycle.base import Request
 from ..model.errors import Denied, InvalidArgument, NotFound
-from ..model.layout import parse_layout
+from ..model.layout import DEFAULT_ORDER, Layout, parse_layout
 from ..model.names import Kind, check_request_name
 from ..model.objects import Snapshot, Volume
 from ..model.observed import Location
@@ -45,12 +45,9 @@ class Handlers(CheckHandlers, TrashHandlers, AdoptHandlers, TreeHandlers):
         spec = parse_pool_spec(args["pool_spec"])
         name = check_request_name(args["name"])
         size = parse_size(args["size"])
-        layout = parse_layout(
-            args["image_features"], args["object_size"], args["stripe_unit"], args["stripe_count"], args["data_pool"]
-        )
+        layout = _layout(args)
         self._access.check(spec)
-        if layout.data_pool is not None:
-            self._access.check_pool(layout.data_pool)
+        self._check_data_pool(layout)
         where = self._service.locate(spec)
         return self._create(args, self._service.create_volume(where, name, size, layout))
 
@@ -181,15 +178,21 @@ class Handlers(CheckHandlers, TrashHandlers, AdoptHandlers, TreeHandlers):
         args: Arguments,
         kind: Kind,
         ref: Ref,
-        make: Callable[[Location, str, Found, int | None], Request],
+        make: Callable[[Location, str, Found, int | None, Layout], Request],
     ) -> Answer:
-        """Restore or clone: both need the source's and the target's pool."""
+        """Restore or clone: both need the source's and the target's pool, and that for the data if there is one."""
         name = check_request_name(args["name"])
         size = None if args["size"] is None else parse_size(args["size"])
         target = None if args["pool_spec"] is None else parse_pool_spec(args["pool_spec"])
+        layout = _layout(args, default_order=None)
         source = self._access.find(kind, ref)
         where = source.where if target is None else self._access.locate(target)
-        return self._create(args, make(where, name, source, size))
+        self._check_data_pool(layout)
+        return self._create(args, make(where, name, source, size, layout))
+
+    def _check_data_pool(self, layout: Layout) -> None:
+        if layout.data_pool is not None:
+            self._access.check_pool(layout.data_pool)
 
     def _create(self, args: Arguments, request: Request) -> Answer:
         if args["dry_run"]:
@@ -294,6 +297,14 @@ class Handlers(CheckHandlers, TrashHandlers, AdoptHandlers, TreeHandlers):
 
     def _of_image(self, spec: ImageSpec) -> tuple[Location, str]:
         return self._access.locate(spec.where), spec.image
+
+
+def _layout(args: Arguments, default_order: int | None = DEFAULT_ORDER) -> Layout:
+    """Return the layout that a command's arguments ask for."""
+    return parse_layout(
+        args["image_features"], args["object_size"], args["stripe_unit"], args["stripe_count"], args["data_pool"],
+        default_order,
+    )  # fmt: skip
 
 
 def parse_ids(text: str) -> list[str]:

@@ -15,6 +15,15 @@ _PAGE = (
     Argument("marker", help="the last name already seen"),
 )
 _KEEP_FOR = Argument("keep_for", help="how long it can be undeleted, such as 7d; the option trash_keep_for otherwise")
+_LAYOUT = (
+    Argument(
+        "image_features", help="comma-separated RBD features; librbd's default otherwise, of a clone its source's"
+    ),
+    Argument("data_pool", help="pool for the data, such as an erasure-coded one"),
+    Argument("object_size", "size", help="4K to 32M, a power of two; of a clone its source's by default"),
+    Argument("stripe_unit", "size", help="bytes, with stripe_count"),
+    Argument("stripe_count", "int", help="objects to stripe over, with stripe_unit"),
+)
 _OP = Argument("id", required=True, help="id of the operation")
 
 COMMANDS: tuple[Command, ...] = (
@@ -27,11 +36,7 @@ COMMANDS: tuple[Command, ...] = (
             _POOL,
             _NAME,
             Argument("size", "size", required=True, help="bytes, or a number with a unit such as 10G"),
-            Argument("image_features", help="comma-separated RBD features; librbd's default for the pool otherwise"),
-            Argument("data_pool", help="pool for the data, such as an erasure-coded one"),
-            Argument("object_size", "size", help="4K to 32M, a power of two"),
-            Argument("stripe_unit", "size", help="bytes, with stripe_count"),
-            Argument("stripe_count", "int", help="objects to stripe over, with stripe_unit"),
+            *_LAYOUT,
         ),
         changes=True,
     ),
@@ -39,14 +44,14 @@ COMMANDS: tuple[Command, ...] = (
         "volume restore",
         "volume_restore",
         "Make a new volume <name> with the content of <snapshot>. --size may be larger than the snapshot",
-        (_SNAPSHOT, _NAME, _TARGET, _SIZE),
+        (_SNAPSHOT, _NAME, _TARGET, _SIZE, *_LAYOUT),
         changes=True,
     ),
     Command(
         "volume clone",
         "volume_clone",
         "Make a new volume <name> with the present content of <volume>. --size may be larger than the source",
-        (_VOLUME, _NAME, _TARGET, _SIZE),
+        (_VOLUME, _NAME, _TARGET, _SIZE, *_LAYOUT),
         changes=True,
     ),
     Command(

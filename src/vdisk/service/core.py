@@ -194,15 +194,15 @@ class Service:
         """Request an empty volume of ``size`` bytes."""
         return CreateVolume(where, name, _new_uuid(), size, layout)
 
-    def restore_volume(self, where: Location, name: str, snap: Found, size: int | None) -> Request:
-        """Request a volume with a snapshot's content."""
-        return RestoreVolume(where, name, _new_uuid(), snap.where, snap.uuid, size, Layout())
+    def restore_volume(self, where: Location, name: str, snap: Found, size: int | None, layout: Layout) -> Request:
+        """Request a volume with a snapshot's content; what its size and layout leave open is the snapshot's."""
+        return RestoreVolume(where, name, _new_uuid(), snap.where, snap.uuid, size, layout)
 
-    def clone_volume(self, where: Location, name: str, source: Found, size: int | None) -> Request:
+    def clone_volume(self, where: Location, name: str, source: Found, size: int | None, layout: Layout) -> Request:
         """Request a volume with another volume's present content."""
         if source.entry is None:
             raise NotReady(f"volume {source.name!r} in {source.where} is not complete yet; try again")
-        return CloneVolume(where, name, _new_uuid(), source.where, source.entry.image, size, Layout())
+        return CloneVolume(where, name, _new_uuid(), source.where, source.entry.image, size, layout)
 
     def create_snapshot(self, where: Location, name: str, image: str) -> Request:
         """Request a snapshot of any RBD image."""
