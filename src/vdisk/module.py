@@ -27,7 +27,7 @@ from .model.errors import NotReady
 from .model.handles import HandleFormat, is_cluster_id
 from .model.layout import SNAPSHOT_FEATURES, parse_features
 from .model.names import DEFAULT_JOURNAL, is_journal
-from .service import Checks, Lineage, Service, Services, Trash
+from .service import Checks, Groups, Lineage, Service, Services, Trash
 from .service import Settings as ServiceSettings
 from .service.checks import Settings as CheckSettings
 from .service.housekeeping import Housekeeper
@@ -327,7 +327,8 @@ class Module(MgrModule):
             on_found=lambda where, found: None if self._housekeeper is None else self._housekeeper.told(where, found),
         )
         trash = Trash(self._cluster, self._engine, service, self.log)
-        self._services = Services(service, checks, trash, Lineage(self._cluster, self._engine, service))
+        lineage = Lineage(self._cluster, self._engine, service)
+        self._services = Services(service, checks, trash, lineage, Groups(self._cluster, service))
         self._housekeeper = Housekeeper(
             self._cluster,
             self._checkers,

@@ -15,7 +15,7 @@ from vdisk.engine.reaper import ReaperSettings
 from vdisk.engine.workers import Workers
 from vdisk.model.handles import HandleFormat
 from vdisk.model.layout import SNAPSHOT_FEATURES
-from vdisk.service import Checks, Lineage, Service, Services, Trash
+from vdisk.service import Checks, Groups, Lineage, Service, Services, Trash
 from vdisk.service import Settings as ServiceSettings
 from vdisk.service.checks import Settings as CheckSettings
 
@@ -59,9 +59,9 @@ class Mgr:
         clock = lambda: fake.now  # noqa: E731
         self.checks = Checks(self.session, self.engine, self.readers, quick, LOG, clock)
         self.trash = Trash(self.session, self.engine, self.service, LOG, clock)
-        self.services = Services(
-            self.service, self.checks, self.trash, Lineage(self.session, self.engine, self.service)
-        )
+        lineage = Lineage(self.session, self.engine, self.service)
+        groups = Groups(self.session, self.service)
+        self.services = Services(self.service, self.checks, self.trash, lineage, groups)
 
     def until(self, condition: Callable[[], bool], what: str = "it") -> None:
         """Wait until a condition on the engine's operations holds; not every change of it is announced."""

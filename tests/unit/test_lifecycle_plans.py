@@ -45,6 +45,20 @@ STEPS = {
     "flatten": ["flatten-image", "answer"],
     "snap-create": [*CUT_CLONE, "store-image-id", "drop-snapshot", "answer", "seal"],
     "snap-create-of-plain-image": [*CUT_CLONE, "store-image-id", "drop-snapshot", "answer", "seal"],
+    "group-create": [
+        *CREATION * 3,
+        *["make-group", "cut-group", *["clone-member", "store-image-id"] * 2, "write-entry", "drop-group"],
+        *["answer", "seal", "seal"],
+    ],
+    "group-rm": [
+        *["trash-image", "remove-entry", "release-name"] * 2,
+        *["remove-entry", "release-name", "answer"],
+        *["drop-snapshot", "await-children", "queue-removal"] * 2,
+    ],
+    "group-rm-kept": [
+        *["put-record", "trash-image", "remove-entry", "release-name"] * 2,
+        *["remove-entry", "release-name", "answer"],
+    ],
     "rm": ["trash-image", "remove-entry", "release-name", "answer", "await-children", "queue-removal"],
     "rm-kept": ["put-record", "trash-image", "remove-entry", "release-name", "answer"],
     "rm-expired": ["erase-record", "answer", "await-children", "queue-removal"],
@@ -109,7 +123,9 @@ def test_planning_changes_nothing_and_every_step_tells_what_it_does(fake, scenar
     assert all(step.describe() and "\n" not in step.describe() for step in plan.steps)
 
 
-@pytest.mark.parametrize("scenario", [name for name in SCENARIOS if not name.startswith(("rm", "snap-rm", "release"))])
+@pytest.mark.parametrize(
+    "scenario", [name for name in SCENARIOS if not name.startswith(("rm", "snap-rm", "release", "group-rm"))]
+)
 def test_repeating_a_finished_request_changes_nothing(fake, scenario):
     request = do(fake, SCENARIOS[scenario](fake))
     before = inventory(fake)

@@ -27,6 +27,7 @@ from ..service import Found
 from .base import Arguments, page
 from .handlers_adopt import AdoptHandlers
 from .handlers_check import CheckHandlers
+from .handlers_group import GroupHandlers
 from .handlers_trash import TrashHandlers
 from .handlers_tree import TreeHandlers
 from .render import Answer
@@ -35,7 +36,7 @@ from .render import Answer
 MAX_IDS = 1000
 
 
-class Handlers(CheckHandlers, TrashHandlers, AdoptHandlers, TreeHandlers):
+class Handlers(CheckHandlers, TrashHandlers, AdoptHandlers, TreeHandlers, GroupHandlers):
     """One method a command, named in the table."""
 
     # -- volumes -------------------------------------------------------------------------------------------------
@@ -110,6 +111,24 @@ class Handlers(CheckHandlers, TrashHandlers, AdoptHandlers, TreeHandlers):
         """``vdisk snap rm``."""
         return self._remove(args, Kind.SNAPSHOT, parse_snapshot_ref(args["snapshot"]))
 
+    # -- group snapshots -----------------------------------------------------------------------------------------
+
+    def group_snap_info(self, args: Arguments) -> Answer:
+        """``vdisk group snap info``."""
+        ref = parse_volume_ref(args["group"], "group")
+        try:
+            return self._services.groups.describe(self._access.find(Kind.GROUP, ref)).to_dict()
+        except (NotFound, Denied):
+            engine = self._service.engine
+            creation = self._remembered(ref, Kind.GROUP, engine.pending_creation, engine.pending_creation_of_uuid)
+            if creation is None:
+                raise
+            return self._services.groups.pending(creation).to_dict()
+
+    def group_snap_rm(self, args: Arguments) -> Answer:
+        """``vdisk group snap rm``."""
+        return self._remove(args, Kind.GROUP, parse_volume_ref(args["group"], "group"))
+
     # -- operations ----------------------------------------------------------------------------------------------
 
     def op_ls(self, args: Arguments) -> Answer:
@@ -148,8 +167,8 @@ class Handlers(CheckHandlers, TrashHandlers, AdoptHandlers, TreeHandlers):
         return operation.to_dict()
 
     def status(self, args: Arguments) -> Answer:
-        """``vdisk status``: figures only, nothing that names a tenant."""
-        return self._service.engine.figures()
+        """``vdisk status``: figures and what this release can do, nothing that names a tenant."""
+        return {**self._service.engine.figures(), "group_snapshots": self._services.groups.possible}
 
     # -- inner ---------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ _POOL = Argument("pool_spec", required=True, help="pool[/namespace]")
 _NAME = Argument("name", required=True, help="request name of the new volume")
 _VOLUME = Argument("volume", required=True, help="handle, or pool[/namespace]/ and the image or request name")
 _SNAPSHOT = Argument("snapshot", required=True, help="handle, pool[/namespace]/name or pool[/namespace]/image@name")
+_GROUP = Argument("group", required=True, help="handle, or pool[/namespace]/name")
 _TARGET = Argument("pool_spec", help="pool[/namespace] of the new volume; the source's own by default")
 _SIZE = Argument("size", "size", help="bytes, or a number with a unit such as 10G; the source's own by default")
 _PAGE = (
@@ -123,6 +124,38 @@ COMMANDS: tuple[Command, ...] = (
         "Delete <snapshot>. Volumes restored from it stay; its space is reclaimed in the background. With --keep-for "
         "7d it can be undeleted until then",
         (_SNAPSHOT, _KEEP_FOR),
+        changes=True,
+    ),
+    Command(
+        "group snap create",
+        "group_snap_create",
+        "Snapshot <volumes>, which lie in one pool and namespace, at one moment under the request name <name>. Each "
+        "gets a snapshot that can be restored by itself; they are removed together",
+        (
+            Argument("name", required=True, help="request name of the new group snapshot"),
+            Argument("volumes", required=True, help="volumes, a comma between: handles, or pool[/namespace]/name"),
+        ),
+        changes=True,
+    ),
+    Command(
+        "group snap ls",
+        "group_snap_ls",
+        "List the group snapshots of <pool_spec> in the order of names",
+        (_POOL, *_PAGE),
+        columns=("name", "uuid", "state", "created_at"),
+    ),
+    Command(
+        "group snap info",
+        "group_snap_info",
+        "Show a group snapshot with its snapshots",
+        (_GROUP,),
+    ),
+    Command(
+        "group snap rm",
+        "group_snap_rm",
+        "Delete <group> and its snapshots. Volumes restored from them stay. With --keep-for 7d each of the snapshots "
+        "can be undeleted until then, as one of its own",
+        (_GROUP, _KEEP_FOR),
         changes=True,
     ),
     Command(

@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 from ..lifecycle.base import Request
-from ..lifecycle.removal import Removal
 from ..lifecycle.steps import Answer, Step
 from ..model.errors import (
     Cancelled,
@@ -504,9 +503,8 @@ class Engine:
             operation.error = error
             operation.answered = operation.answered or error is None
             request = operation.request
-            if isinstance(request, Removal):
-                for image_id in filter(None, (request.image_id, request.temp_id)):
-                    self._wake(Key(request.where.pool_id, request.where.namespace, image_id))
+            for image_id in request.goes:
+                self._wake(Key(request.where.pool_id, request.where.namespace, image_id))
             self._end(operation)
 
     def _end(self, operation: Operation) -> None:

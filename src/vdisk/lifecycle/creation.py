@@ -182,6 +182,11 @@ def undo_creation(request: Creation, view: View, extra: Callable[[], Sequence[St
     """
     if is_complete(request, view):
         return request.plan(view)
+    return take_back(request, view, extra)
+
+
+def take_back(request: Creation, view: View, extra: Callable[[], Sequence[Step]] = tuple) -> Plan:
+    """Plan to remove what a creation made, complete or not."""
     if view.lookup(request.where, request.target, request.name) != request.uuid:
         return Plan(request, ())
     image = view.find(request.where, request.image)

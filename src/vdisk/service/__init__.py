@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 from .checks import Checks
 from .core import Found, Service, Settings
+from .groups import Groups
 from .lineage import Lineage
 from .trash import Trash
 
-__all__ = ["Checks", "Found", "Lineage", "Service", "Services", "Settings", "Trash"]
+__all__ = ["Checks", "Found", "Groups", "Lineage", "Service", "Services", "Settings", "Trash"]
 
 
 @dataclass(frozen=True)
@@ -18,3 +19,4 @@ class Services:
     checks: Checks
     trash: Trash
     lineage: Lineage
+    groups: Groups
