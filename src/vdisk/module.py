@@ -31,7 +31,7 @@ from .model.handles import HandleFormat, is_cluster_id
 from .model.layout import SNAPSHOT_FEATURES, parse_features
 from .model.names import DEFAULT_JOURNAL, is_journal
 from .model.specs import parse_duration
-from .service import Checks, Lineage, Schedules, Service, Services, Trash
+from .service import Checks, Groups, Lineage, Schedules, Service, Services, Trash
 from .service import Settings as ServiceSettings
 from .service.checks import Limits
 from .service.checks import Settings as CheckSettings
@@ -423,6 +423,7 @@ class Module(MgrModule):
             trash,
             Lineage(self._cluster, self._engine, service),
             Schedules(self._cluster, self._scheduler, service),
+            Groups(self._cluster, service),
         )
         self._housekeeper = Housekeeper(
             self._cluster,

@@ -18,6 +18,7 @@ from .cluster import Identity as ClusterIdentity
 from .config import DRIVER_NAME, STATE, Config
 from .controller import Abilities
 from .deadline import Deadline
+from .groups import Groups, Support
 from .identity import Identity, Readiness
 from .metrics import Metrics
 from .mgr import Clients
@@ -147,11 +148,13 @@ async def run(config: Config) -> None:
         return await readiness(deadline) if config.controller else True
 
     server = Server(config.timeout, metrics)
-    server.add("Identity", [Identity(config, ready)])
+    support = Support(clients)
+    server.add("Identity", [Identity(config, ready, support)])
     if config.controller:
         places = Places()
         volumes = Volumes(config, clients, places)
         server.add("Controller", [Abilities(), volumes, Snapshots(config, clients, places, volumes)])
+        server.add("GroupController", [Groups(clients, volumes, support)])
     if node is not None:
         server.add("Node", [node])
     stop = asyncio.Event()

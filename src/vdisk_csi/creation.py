@@ -45,14 +45,14 @@ async def create(
     if source is None:
         if spec is None:
             raise invalid("parameter pool is missing")
-        words, size, arguments = "volume create", asked.size_or_default(), dict(parameters.layout)
+        words, size, origin = "volume create", asked.size_or_default(), {}
     else:
-        words, arguments = source[1], {"snapshot" if source[1] == "volume restore" else "volume": source[0]}
+        words, origin = source[1], {"snapshot" if source[1] == "volume restore" else "volume": source[0]}
         size = await _derived_size(client, source, asked, deadline)
     sized = {} if size is None else {"size": str(size)}
     place = {} if spec is None else {"pool_spec": spec}
     try:
-        row = await client.change(words, deadline, name=name, **place, **sized, **arguments)
+        row = await client.change(words, deadline, name=name, **place, **sized, **origin, **parameters.layout)
     except CsiError as error:
         if error.code is not StatusCode.ALREADY_EXISTS:
             raise

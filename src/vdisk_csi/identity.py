@@ -16,14 +16,22 @@ from .proto import csi_pb2 as csi
 from .version import VERSION
 
 _PROBE_SECONDS = 3.0
+#: How long a manager may take to tell what its release can do.
+_GROUPS_SECONDS = 10.0
 
 
 class Identity:
-    """Who the driver is and whether it can work. ``ready`` tells the latter."""
+    """Who the driver is and whether it can work. ``ready`` tells the latter, ``groups`` whether it snapshots groups."""
 
-    def __init__(self, config: Config, ready: Callable[[Deadline], Awaitable[bool]]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        ready: Callable[[Deadline], Awaitable[bool]],
+        groups: Callable[[Deadline], Awaitable[bool]],
+    ) -> None:
         self._config = config
         self._ready = ready
+        self._groups = groups
 
     async def GetPluginInfo(self, request: csi.GetPluginInfoRequest, call: Call) -> csi.GetPluginInfoResponse:
         """Name and version."""
@@ -32,11 +40,14 @@ class Identity:
     async def GetPluginCapabilities(
         self, request: csi.GetPluginCapabilitiesRequest, call: Call
     ) -> csi.GetPluginCapabilitiesResponse:
-        """The controller, if this process is one, and growing volumes while they are in use."""
+        """The controllers, if this process has them, and growing volumes while they are in use."""
         kinds = csi.PluginCapability
-        service = kinds(service=kinds.Service(type=kinds.Service.CONTROLLER_SERVICE))
+        services = [kinds.Service.CONTROLLER_SERVICE] if self._config.controller else []
+        if self._config.controller and await self._groups(call.deadline.within(_GROUPS_SECONDS)):
+            services.append(kinds.Service.GROUP_CONTROLLER_SERVICE)
         online = kinds(volume_expansion=kinds.VolumeExpansion(type=kinds.VolumeExpansion.ONLINE))
-        return csi.GetPluginCapabilitiesResponse(capabilities=[*([service] if self._config.controller else []), online])
+        found = [kinds(service=kinds.Service(type=service)) for service in services]
+        return csi.GetPluginCapabilitiesResponse(capabilities=[*found, online])
 
     async def Probe(self, request: csi.ProbeRequest, call: Call) -> csi.ProbeResponse:
         """Whether calls can succeed now."""

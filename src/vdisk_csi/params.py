@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from .errors import invalid
 
-#: Parameter -> argument of ``vdisk volume create``.
+#: Parameter -> argument of ``vdisk volume create``, ``restore`` and ``clone``.
 _LAYOUT = {
     "imageFeatures": "image_features",
     "dataPool": "data_pool",
@@ -28,7 +28,7 @@ _PART = re.compile(r"[^/@\x00-\x1f\x7f-\x9f]+")
 
 @dataclass(frozen=True)
 class VolumeParameters:
-    """A StorageClass: ``pool_spec`` is None where it names no pool, ``layout`` holds arguments of ``volume create``."""
+    """A StorageClass: ``pool_spec`` is None where it names no pool, ``layout`` holds arguments of the commands."""
 
     cluster_id: str
     pool_spec: str | None

@@ -141,7 +141,15 @@ class Server:
 
 def _names(request: Message) -> dict[str, str]:
     """Return what a request is about, for the log."""
-    fields = ("name", "volume_id", "snapshot_id", "source_volume_id", "target_path", "staging_target_path")
+    fields = (
+        "name",
+        "volume_id",
+        "snapshot_id",
+        "group_snapshot_id",
+        "source_volume_id",
+        "target_path",
+        "staging_target_path",
+    )
     found = {field: str(getattr(request, field, "")) for field in fields}
     return {("volume_name" if key == "name" else key): value for key, value in found.items() if value}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -66,6 +66,23 @@ def snapshot_message(row: Row, source: str = "") -> csi.Snapshot:
         snapshot_id=row["handle"],
         source_volume_id=source or row["source"]["handle"] or image,
         size_bytes=row["size"] or 0,
+        creation_time=_timestamp(row["created_at"]),
+        ready_to_use=row["state"] == "ready",
+        group_snapshot_id=row.get("group") or "",
+    )
+
+
+def group_message(row: Row, sources: Sequence[str] = ()) -> csi.VolumeGroupSnapshot:
+    """Return a group snapshot's message. ``sources`` are the volumes' ids as a caller wrote them."""
+    by_uuid = {parts.uuid: source for source in sources if (parts := parse_id(source)) is not None}
+    snapshots = []
+    for each in row["snapshots"]:
+        parts = parse_id(each["source"]["handle"] or "")
+        source = by_uuid.get(parts.uuid, "") if parts is not None else ""
+        snapshots.append(snapshot_message({**each, "group": row["handle"]}, source))
+    return csi.VolumeGroupSnapshot(
+        group_snapshot_id=row["handle"],
+        snapshots=snapshots,
         creation_time=_timestamp(row["created_at"]),
         ready_to_use=row["state"] == "ready",
     )

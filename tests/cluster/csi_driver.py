@@ -73,6 +73,7 @@ class Driver:
         grpc.channel_ready_future(self._channel).result(timeout=30)
         self.identity = csi_pb2_grpc.IdentityStub(self._channel)
         self.controller = csi_pb2_grpc.ControllerStub(self._channel)
+        self.groups = csi_pb2_grpc.GroupControllerStub(self._channel)
         self.node = csi_pb2_grpc.NodeStub(self._channel)
         return self
 

@@ -21,9 +21,14 @@ from vdisk.cluster.header import decode_image
 from vdisk.model.observed import Snap
 
 INTENTS = "vdisk.intents"
-_DIRECTORIES = {"csi.volumes.default": "csi.volume.", "csi.snaps.default": "csi.snap."}
+_DIRECTORIES = {
+    "csi.volumes.default": "csi.volume.",
+    "csi.snaps.default": "csi.snap.",
+    "csi.groups.default": "csi.volume.group.",
+}
+_LABELS = {"csi.volume.": "volume", "csi.snap.": "snapshot", "csi.volume.group.": "group"}
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-_ENTRY = re.compile(rf"csi\.(?:volume|snap)\.({_UUID.pattern})")
+_ENTRY = re.compile(rf"csi\.(?:volume|snap|volume\.group)\.({_UUID.pattern})")
 _SCHEDULE_ID = re.compile(r"^(run|made)\.[0-9a-f]{12}")
 _PARTS = ("rbd_header", "rbd_object_map", "rbd_data", "journal")
 #: Objects that say nothing by being there: their keys are what counts, or they belong to RBD's own house.
@@ -35,6 +40,7 @@ _FIXED = {
     "vdisk.check",
     "vdisk.schedules",
     "rbd_directory",
+    "rbd_group_directory",
     "rbd_info",
     "rbd_trash",
     "rbd_children",
@@ -135,7 +141,9 @@ class _Reader:
                 yield f"{oid} {key} -> {value.decode()}"
         for oid in filter(_ENTRY.fullmatch, self._objects):
             pairs = omap(self._ioctx, oid)
-            yield f"{oid} " + " ".join(f"{key}={value.decode()}" for key, value in sorted(pairs.items()))
+            shown = [f"{key}={value.decode()}" for key, value in sorted(pairs.items())]
+            # The keys of a group have uuids in them, so their order is nothing to compare by.
+            yield from (f"{oid} {pair}" for pair in (shown if "group" in oid else [" ".join(shown)]))
         for name, image_id in self._names.items():
             if self._ids.get(image_id) != name:
                 yield f"rbd_directory name_{name} -> {image_id}, which is {self._ids.get(image_id)!r}"
@@ -149,6 +157,7 @@ class _Reader:
             yield f"trash {name}: {self._image(image_id)}"
         yield from (f"trash entry {key}, not listed" for key in self._moving)
         yield from (f"rbd_children {key.hex()}" for key in map(str.encode, omap(self._ioctx, "rbd_children")))
+        yield from (f"rbd_group_directory {key}" for key in omap(self._ioctx, "rbd_group_directory"))
         yield from self._task_lines()
         for value in omap(self._ioctx, INTENTS).values():
             yield _intent(value)
@@ -195,7 +204,9 @@ class _Reader:
 
     def _snap(self, snap: Snap) -> str:
         """Describe a snapshot and its clones."""
-        shown = f"snapshot {snap.name}" if snap.user else f"trashed snapshot {snap.original_name}"
+        # The name of a group's snapshot on an image is made of ids.
+        former = re.sub(r"^\.group\..*", "of a group", snap.original_name or "")
+        shown = f"snapshot {snap.name}" if snap.user else f"trashed snapshot {former}"
         clones = ", ".join(sorted(self._name(child.image_id) for child in snap.children))
         return shown + (f" with clones {clones}" if clones else "")
 
@@ -208,8 +219,7 @@ class _Reader:
         labels: dict[str, str] = {}
         for oid, prefix in _DIRECTORIES.items():
             for key, value in omap(self._ioctx, oid).items():
-                kind = "volume" if prefix == "csi.volume." else "snapshot"
-                labels[value.decode()] = f"<{kind} {key.removeprefix(prefix)}>"
+                labels[value.decode()] = f"<{_LABELS[prefix]} {key.removeprefix(prefix)}>"
         labels.update({image_id: f"<id of {name}>" for image_id, name in self._known.items()})
         return labels
 

@@ -354,7 +354,8 @@ def test_the_same_request_at_once_makes_one_object(cluster: Cluster, vdisk: Vdis
     assert len(image_names(cluster, pool)) == 2
 
 
-def test_conflicts_say_what_differs(cluster: Cluster, vdisk: Vdisk, pool: str) -> None:
+def test_conflicts_say_what_differs(cluster: Cluster, vdisk: Vdisk, pool: str, pool_ns: str) -> None:
+    data = pool_ns.partition("/")[0]
     volume = vdisk("volume create", pool_spec=pool, name="pvc", size="4M", image_features="layering")
     make_image(cluster, pool, "golden")
     shot = vdisk("snap create", image_spec=image_spec(volume), snap_name="shot")
@@ -375,7 +376,7 @@ def test_conflicts_say_what_differs(cluster: Cluster, vdisk: Vdisk, pool: str) -
             {"pool_spec": pool, "name": "pvc", "size": "4M", "stripe_unit": "64K", "stripe_count": 4},
             ["stripe unit", "stripe count"],
         ),
-        ("volume create", {"pool_spec": pool, "name": "pvc", "size": "4M", "data_pool": pool}, ["data pool"]),
+        ("volume create", {"pool_spec": pool, "name": "pvc", "size": "4M", "data_pool": data}, ["data pool"]),
         ("volume create", {"pool_spec": pool, "name": "restored", "size": "4M"}, ["clone"]),
         ("volume restore", {"snapshot": shot["handle"], "name": "pvc"}, ["not a clone"]),
         ("volume restore", {"snapshot": other["handle"], "name": "restored"}, ["clone of something else"]),

@@ -106,6 +106,13 @@ def test_another_pool_can_neither_be_seen_nor_changed(tenants: Tenants) -> None:
             )
         ),
         *(
+            (words, {**source, "name": "new", "data_pool": b})
+            for words, source in (
+                ("volume clone", {"volume": volume["handle"]}),
+                ("volume restore", {"snapshot": snapshot["handle"]}),
+            )
+        ),
+        *(
             (words, {"snapshot": ref, **more})
             for ref in (f"{b}/secret-shot", f"{image_spec(secret)}@secret-shot", shot["handle"])
             for words, more in (
@@ -116,12 +123,19 @@ def test_another_pool_can_neither_be_seen_nor_changed(tenants: Tenants) -> None:
             )
         ),
         ("snap create", {"image_spec": image_spec(secret), "snap_name": "new"}),
+        ("group snap create", {"name": "new", "volumes": secret["handle"]}),
+        ("group snap create", {"name": "new", "volumes": f"{volume['handle']},{b}/secret-pvc"}),
+        ("group snap ls", {"pool_spec": b}),
+        ("group snap info", {"group": f"{b}/any"}),
+        ("group snap info", {"group": secret["handle"]}),
+        ("group snap rm", {"group": f"{b}/any"}),
+        ("group snap rm", {"group": secret["handle"]}),
         ("volume restore", {"snapshot": snapshot["handle"], "name": "new", "pool_spec": b}),
         ("volume clone", {"volume": volume["handle"], "name": "new", "pool_spec": f"{b}/ns1"}),
     ]
     with unchanged(tenants.cluster):
         for words, args in attempts:
-            for more in ({}, {"dry_run": True}) if words.split()[1] not in ("ls", "info") else ({},):
+            for more in ({}, {"dry_run": True}) if words.split()[-1] not in ("ls", "info") else ({},):
                 refusal = mine.refused(words, **args, **more)
                 assert refusal.code == "denied", (words, args, refusal)
                 asked = json.dumps(args)

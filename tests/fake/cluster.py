@@ -16,13 +16,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from vdisk.model.errors import AlreadyExists, InvalidArgument, NotFound, NotReady, OutOfRange, VdiskError
+from vdisk.model.groups import CUT, RbdGroup
 from vdisk.model.layout import DEFAULT_ORDER, SNAPSHOT_FEATURES, Layout
 from vdisk.model.names import Kind
 from vdisk.model.observed import LAYERING, OBJECT_MAP, Child, Entry, Image, Location, Parent, Task, Trashed, Watcher
 from vdisk.model.records import Store
 from vdisk.model.specs import PoolSpec
 
-from .state import Header, Key, Pool, SnapState, Space, key_of
+from .state import GroupState, Header, Key, Pool, SnapState, Space, key_of
 
 Hook = Callable[[str, str], None]
 
@@ -51,6 +52,7 @@ class FakeCluster:
         self.failed: dict[str, str] = {}
         self.usage = (0, 1 << 40)
         self.flattening = False
+        self.groups_work = True
         self.calls: list[str] = []
         """Effects that were begun, in order."""
         for name, settings in (pools or {"rbd": {"namespaces": ["ns1"]}}).items():
@@ -180,6 +182,25 @@ class FakeCluster:
         self._read("watchers", where)
         with self._lock:
             return tuple(self.space(where).watchers.get(image_id, ()))
+
+    def clones_groups(self) -> bool:
+        """Tell whether a group's snapshots can be cloned: as a test says."""
+        return self.groups_work
+
+    def rbd_group(self, where: Location, name: str) -> RbdGroup | None:
+        """Return an RBD group."""
+        self._read("rbd_group", where)
+        with self._lock:
+            group = self.space(where).groups.get(name)
+            if group is None:
+                return None
+            return RbdGroup(name, group.id, frozenset(group.image_ids), group.snaps.get(CUT, False), tuple(group.snaps))
+
+    def group_name(self, where: Location, group_id: str) -> str | None:
+        """Return the name of an RBD group."""
+        self._read("group_name", where)
+        with self._lock:
+            return next((name for name, group in self.space(where).groups.items() if group.id == group_id), None)
 
     def default_features(self) -> int:
         """Return librbd's default (61)."""
@@ -313,7 +334,7 @@ class FakeCluster:
     def create_image(self, where: Location, name: str, size: int, layout: Layout) -> None:
         """Create an empty image: its id object, its place in the directory, its header, in librbd's order."""
         self._moment("create_image", "before", where)
-        self._make("create_image", where, name, self._header(size, layout))
+        self._make("create_image", where, name, self._header(where, size, layout))
         self._moment("create_image", "after", where)
 
     def clone_image(self, parent: Location, image: str, snap: str, where: Location, name: str, layout: Layout) -> None:
@@ -327,7 +348,7 @@ class FakeCluster:
             if not source.features & LAYERING:
                 raise InvalidArgument(f"cloning {parent}/{image}@{snap}: Invalid argument")
             link = Parent(parent.pool_id, parent.namespace, source_id, cut.id)
-            header = self._header(cut.size, layout)
+            header = self._header(where, cut.size, layout)
         image_id = self._make("clone_image", where, name, header)
         self._moment("clone_image", "orphan", where)
         with self._lock:
@@ -382,6 +403,98 @@ class FakeCluster:
                     assert header is not None
                     header.snaps.remove(found)
         self._moment("purge", "after", where)
+
+    def make_group(self, where: Location, group: str, images: Sequence[str]) -> None:
+        """Make an RBD group and add images one by one, in librbd's order."""
+        self._moment("make_group", "before", where)
+        with self._lock:
+            found = self.space(where).groups.setdefault(group, GroupState(next(self._image_ids)))
+        self._moment("make_group", "empty", where)
+        for image in images:
+            with self._lock:
+                image_id, header = self._open(where, image)
+                if header.group_id not in (None, found.id):
+                    raise AlreadyExists(f"adding {image} to group {group}: File exists")
+                found.image_ids.add(image_id)
+            self._moment("make_group", f"adding {images.index(image)}", where)
+            with self._lock:
+                header.group_id = found.id
+        self._moment("make_group", "after", where)
+
+    def cut_group(self, where: Location, group: str, seals: Sequence[str]) -> None:
+        """Snapshot all images of an RBD group: the record, each image, the record once more, in librbd's order."""
+        self._moment("cut_group", "before", where)
+        with self._lock:
+            found = self.space(where).groups[group]
+            if found.snaps.get(CUT):
+                return
+            if CUT in found.snaps:
+                self._drop_group_snap(where, found, CUT)
+            found.snaps[CUT] = False
+        for number, image_id in enumerate(sorted(found.image_ids)):
+            self._moment("cut_group", f"cutting {number}", where)
+            with self._lock:
+                header = self.space(where).headers[image_id]
+                snap = SnapState(next(self._snap_ids), f".group.{found.id}", header.size, user=False)
+                snap.created_at, snap.group_id = self.now, found.id
+                header.snaps.append(snap)
+        self._moment("cut_group", "incomplete", where)
+        with self._lock:
+            found.snaps[CUT] = True
+        self._moment("cut_group", "after", where)
+
+    def clone_member(self, where: Location, group: str, image: str, name: str, layout: Layout) -> None:
+        """Clone what a group's snapshot holds of an image, as any clone is made."""
+        self._moment("clone_member", "before", where)
+        with self._lock:
+            source_id, source = self._open(where, image)
+            found = self.space(where).groups[group]
+            cut = next(snap for snap in source.snaps if snap.group_id == found.id)
+            link = Parent(where.pool_id, where.namespace, source_id, cut.id)
+            header = self._header(where, cut.size, layout)
+        image_id = self._make("clone_member", where, name, header)
+        self._moment("clone_member", "orphan", where)
+        with self._lock:
+            header.parent = link
+        self._moment("clone_member", "unlinked", where)
+        with self._lock:
+            cut.children.add(Child(where.pool_id, where.namespace, image_id))
+        self._moment("clone_member", "after", where)
+
+    def drop_group(self, where: Location, group: str) -> None:
+        """Remove an RBD group: its snapshots, then its images one by one, then itself; a missing one is no error."""
+        self._moment("drop_group", "before", where)
+        with self._lock:
+            found = self.space(where).groups.get(group)
+        for snap in list(found.snaps) if found is not None else ():
+            assert found is not None
+            with self._lock:
+                self._drop_group_snap(where, found, snap)
+            self._moment("drop_group", "unsnapped", where)
+        for number, image_id in enumerate(sorted(found.image_ids) if found is not None else ()):
+            assert found is not None
+            with self._lock:
+                header = self.space(where).headers.get(image_id)
+                if header is not None and header.group_id == found.id:
+                    header.group_id = None
+            self._moment("drop_group", f"removing {number}", where)
+            with self._lock:
+                found.image_ids.discard(image_id)
+        with self._lock:
+            self.space(where).groups.pop(group, None)
+        self._moment("drop_group", "after", where)
+
+    def _drop_group_snap(self, where: Location, group: GroupState, name: str) -> None:
+        """Remove a group's snapshot: what has clones moves to the trash namespace. Caller holds the lock."""
+        for image_id in group.image_ids:
+            header = self.space(where).headers.get(image_id)
+            for snap in list(header.snaps) if header is not None else ():
+                assert header is not None
+                if snap.group_id == group.id:
+                    snap.group_id, snap.original_name, snap.name = None, snap.name, str(uuids.uuid4())
+                    if not snap.children:
+                        header.snaps.remove(snap)
+        del group.snaps[name]
 
     def grow(self, where: Location, image: str, size: int) -> None:
         """Grow an image."""
@@ -604,6 +717,13 @@ class FakeCluster:
         with self._lock:
             return self._load(where, name, image_id, False)
 
+    def survey_groups(self, where: Location) -> Iterator[str]:
+        """Yield the name of every RBD group."""
+        self._read("survey_groups", where)
+        with self._lock:
+            found = sorted(self.space(where).groups)
+        yield from found
+
     def survey_trash(self, where: Location) -> Iterator[Trashed]:
         """Yield every entry of the trash."""
         self._read("survey_trash", where)
@@ -701,7 +821,7 @@ class FakeCluster:
         header = self.space(where).headers.get(image_id)
         return None if header is None else header.view(name, image_id, trashed)
 
-    def _header(self, size: int, layout: Layout) -> Header:
+    def _header(self, where: Location, size: int, layout: Layout) -> Header:
         order = layout.order or DEFAULT_ORDER
         data_pool = None
         if layout.data_pool is not None:
@@ -714,7 +834,7 @@ class FakeCluster:
             order=order,
             stripe_unit=layout.stripe_unit or 1 << order,
             stripe_count=layout.stripe_count or 1,
-            data_pool_id=data_pool,
+            data_pool_id=data_pool if data_pool != where.pool_id else None,
             created_at=self.now,
         )
 
@@ -751,7 +871,7 @@ class FakeCluster:
         for snap in above.snaps if above is not None else []:
             if snap.id == link.snap_id and child in snap.children:
                 snap.children.discard(child)
-                if not snap.user and not snap.children and above is not None:
+                if snap.original_name is not None and not snap.children and above is not None:
                     abandoned.append((above, snap))
         return abandoned
 

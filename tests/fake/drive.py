@@ -13,6 +13,7 @@ from vdisk.engine.reaper import Reaper, ReaperSettings
 from vdisk.engine.waiting import Waiting
 from vdisk.lifecycle.adopt import AdoptSnapshot, AdoptVolume, ReleaseVolume
 from vdisk.lifecycle.base import Request
+from vdisk.lifecycle.group_snap import CreateGroup, RemoveGroup
 from vdisk.lifecycle.removal import Removal, RemoveSnapshot, RemoveVolume
 from vdisk.lifecycle.schedule_change import AddSchedule, RemoveSchedule
 from vdisk.lifecycle.snap_create import CreateSnapshot
@@ -25,6 +26,8 @@ from vdisk.lifecycle.volume_resize import ResizeVolume
 from vdisk.lifecycle.volume_restore import RestoreVolume
 from vdisk.lifecycle.volume_revert import RevertVolume
 from vdisk.model.errors import LostRace
+from vdisk.model.groups import Member
+from vdisk.model.handles import Handle
 from vdisk.model.layout import SNAPSHOT_FEATURES, Layout
 from vdisk.model.names import temp_image
 from vdisk.model.records import Store
@@ -265,6 +268,28 @@ def revert_request(fake: FakeCluster, snap: CreateSnapshot) -> RevertVolume:
     return RevertVolume(snap.where, "pvc-1", uuid_of(1), snap.where, snap.uuid, uuid_of(5), until, fake.now)
 
 
+def a_group(fake: FakeCluster, number: int = 6, name: str = "group-1", first: int = 1) -> CreateGroup:
+    """Make two volumes, and return the request for a snapshot of both."""
+    where = fake.where()
+    volumes = [a_volume(fake, at, f"pvc-{at}") for at in (first, first + 0x20)]
+    members = tuple(
+        Member(
+            uuid_of(number + 0x100 + at), volume.image, Handle("c", where.pool_id, volume.uuid).encode(),
+            Handle("c", where.pool_id, uuid_of(number + 0x100 + at)).encode(),
+        )
+        for at, volume in enumerate(volumes)
+    )  # fmt: skip
+    return CreateGroup(where, name, uuid_of(number), members, Layout(features=SNAPSHOT_FEATURES))
+
+
+def removed_group(fake: FakeCluster) -> RemoveGroup:
+    """Make a group snapshot, and return the request to remove it."""
+    group = do(fake, a_group(fake))
+    assert isinstance(group, CreateGroup)
+    members = tuple(Member(member.uuid) for member in group.members)
+    return RemoveGroup(group.where, group.name, group.uuid, members)
+
+
 SCENARIOS: dict[str, Callable[[FakeCluster], Request]] = {
     "create": lambda fake: CreateVolume(fake.where(), "pvc-1", uuid_of(1), GIB, Layout()),
     "create-in-namespace": lambda fake: CreateVolume(
@@ -281,6 +306,9 @@ SCENARIOS: dict[str, Callable[[FakeCluster], Request]] = {
     "flatten": lambda fake: FlattenVolume(fake.where(), "pvc-2", do(fake, cloned(fake)).uuid),
     "snap-create": lambda fake: snapshot_request(fake, a_volume(fake).image),
     "snap-create-of-plain-image": snapshot_of_plain_image,
+    "group-create": a_group,
+    "group-rm": removed_group,
+    "group-rm-kept": lambda fake: replace(removed_group(fake), keep_until=fake.now + 1000, deleted_at=fake.now),
     "rm": removed_plain,
     "rm-kept": lambda fake: replace(removed_plain(fake), keep_until=fake.now + 1000, deleted_at=fake.now),
     "rm-expired": lambda fake: expired(fake, removed_plain(fake)),

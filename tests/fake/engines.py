@@ -20,7 +20,7 @@ from vdisk.engine.scheduler import Scheduler
 from vdisk.engine.workers import Workers
 from vdisk.model.handles import HandleFormat
 from vdisk.model.layout import SNAPSHOT_FEATURES
-from vdisk.service import Checks, Lineage, Schedules, Service, Services, Trash
+from vdisk.service import Checks, Groups, Lineage, Schedules, Service, Services, Trash
 from vdisk.service import Settings as ServiceSettings
 from vdisk.service.checks import Settings as CheckSettings
 
@@ -80,6 +80,7 @@ class Mgr:
             self.trash,
             Lineage(self.session, self.engine, self.service),
             Schedules(self.session, self.scheduler, self.service),
+            Groups(self.session, self.service),
         )
 
     def until(self, condition: Callable[[], bool], what: str = "it") -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from vdisk.model.groups import mapping_of
 from vdisk.model.names import IMAGE_ID_KEY, IMAGE_NAME_KEY, Kind
-from vdisk.model.observed import Parent
+from vdisk.model.observed import Entry, Location, Parent
 from vdisk.model.records import Store, kept_from_text
 
 from .cluster import FakeCluster
+from .state import Space
 
 
 def inventory(fake: FakeCluster) -> dict[str, Any]:
@@ -53,13 +55,13 @@ def inventory(fake: FakeCluster) -> dict[str, Any]:
             }
         objects = {}
         for (kind, uuid), values in space.objects.items():
-            shown = {name: said(value) for name, value in values.items()}
+            shown = {said(name): said(value) for name, value in values.items()}
             if IMAGE_ID_KEY in values:
                 shown[IMAGE_ID_KEY] = place(*key, values[IMAGE_ID_KEY])
             objects[said(kind.object(uuid))] = shown
         content: dict[str, Any] = {
             "directories": {
-                kind.value: {name: said(uuid) for name, uuid in sorted(found.items())}
+                kind.value: {said(name): said(uuid) for name, uuid in sorted(found.items())}
                 for kind, found in space.directories.items()
             },
             "objects": objects,
@@ -68,6 +70,8 @@ def inventory(fake: FakeCluster) -> dict[str, Any]:
                 said(name) for name, at in {**space.listing, **space.ids}.items() if at not in space.headers
             ),
             "trash": sorted(said(name) for name in space.trash.values()),
+            "groups": sorted(said(name) for name in space.groups),
+            "grouped": sorted(names[(*key, at)] for at, header in space.headers.items() if header.group_id is not None),
             "intents": sorted(space.intents),
             "records": sorted(
                 f"{store.value} {names.get((*key, record), said(record))}"
@@ -95,6 +99,9 @@ def faults(fake: FakeCluster) -> list[str]:
                     found.append(f"{where}: {kind.value} name {name!r} leads to no object")
                     continue
                 led_to.add((kind, uuid))
+                if kind is Kind.GROUP:
+                    found += _group_faults(where, space, uuid, values)
+                    continue
                 image = values[IMAGE_NAME_KEY]
                 if values.get(kind.name_key) != name:
                     found.append(f"{where}: {kind.value} {uuid} has the name {values.get(kind.name_key)!r}")
@@ -107,7 +114,8 @@ def faults(fake: FakeCluster) -> list[str]:
         for kind, uuid in space.objects:
             if (kind, uuid) not in led_to:
                 found.append(f"{where}: object {kind.object(uuid)} that no name leads to")
-        held = {values[IMAGE_NAME_KEY] for values in space.objects.values()}
+        held = {values.get(IMAGE_NAME_KEY) for values in space.objects.values()}
+        found += [f"{where}: RBD group {name} is left" for name in space.groups]
         for name, image_id in {**space.listing, **space.ids}.items():
             if name.startswith("csi-") and name not in held:
                 found.append(f"{where}: image {name} that no object leads to")
@@ -133,6 +141,16 @@ def faults(fake: FakeCluster) -> list[str]:
                 found.append(f"{where}: {name} is in the trash and nobody will remove it")
         found += [f"{where}: intent {op_id} is left" for op_id in space.intents]
     return found
+
+
+def _group_faults(where: Location, space: Space, uuid: str, values: dict[str, str]) -> list[str]:
+    mapping = mapping_of(Entry(Kind.GROUP, uuid, values))
+    if not mapping:
+        return [f"{where}: group {uuid} is not complete"]
+    members = [(Kind.SNAPSHOT, snapshot) for snapshot in mapping.values()]
+    return [
+        f"{where}: snapshot {member} of group {uuid} is missing" for member in members if member not in space.objects
+    ]
 
 
 def _uuid_words(fake: FakeCluster) -> dict[str, str]:

@@ -28,12 +28,14 @@ class SnapState:
     children: set[Child] = field(default_factory=set)
     original_name: str | None = None
     created_at: float = 0.0
+    group_id: str | None = None
 
     def view(self) -> Snap:
         """Return the immutable form that plans see."""
         return Snap(
-            self.id, self.name, self.size, self.user, tuple(sorted(self.children)), self.original_name, self.created_at
-        )
+            self.id, self.name, self.size, self.user, tuple(sorted(self.children)), self.original_name, self.created_at,
+            self.group_id,
+        )  # fmt: skip
 
 
 @dataclass
@@ -50,6 +52,7 @@ class Header:
     parent: Parent | None = None
     snaps: list[SnapState] = field(default_factory=list)
     used: int = 0
+    group_id: str | None = None
 
     def snap(self, name: str) -> SnapState | None:
         """Return the user snapshot of that name."""
@@ -70,7 +73,17 @@ class Header:
             parent=self.parent,
             snaps=tuple(snap.view() for snap in self.snaps),
             trashed=trashed,
+            group_id=self.group_id,
         )
+
+
+@dataclass
+class GroupState:
+    """An RBD group: ``snaps`` are its snapshots by name, with whether each is complete."""
+
+    id: str
+    image_ids: set[str] = field(default_factory=set)
+    snaps: dict[str, bool] = field(default_factory=dict)
 
 
 @dataclass
@@ -92,6 +105,7 @@ class Space:
     records: dict[Store, dict[str, str]] = field(default_factory=lambda: {store: {} for store in Store})
     deferred: dict[str, float] = field(default_factory=dict)
     watchers: dict[str, list[Watcher]] = field(default_factory=dict)
+    groups: dict[str, GroupState] = field(default_factory=dict)
 
 
 @dataclass

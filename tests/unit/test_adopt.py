@@ -8,6 +8,7 @@ from fake.drive import GIB, a_snapshot, a_volume, uuid_of
 from fake.inventory import faults, inventory
 from vdisk.commands.access import Access
 from vdisk.commands.handlers import Handlers
+from vdisk.commands.table import COMMANDS
 from vdisk.model.errors import VdiskError
 from vdisk.model.layout import Layout
 from vdisk.model.names import Kind
@@ -18,7 +19,7 @@ from vdisk.service.checks import Wish
 @pytest.fixture
 def desk(mgr):
     handlers = Handlers(mgr.services, Access(mgr.service, lambda args: args.get("pool") != "other"), lambda: 4.0)
-    every = ("new_name", "keep_for", "wait", "dry_run", "size", "pool_spec", "limit", "marker", "image_spec")
+    every = [argument.name for command in COMMANDS for argument in command.all_arguments]
     return lambda handler, **args: getattr(handlers, handler)({**dict.fromkeys(every), **args})
 
 

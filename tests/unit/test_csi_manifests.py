@@ -18,6 +18,8 @@ VERSIONS = ("1.29", "1.34")
 CUSTOM = {
     "VolumeSnapshotClass": ("snapshot.storage.k8s.io/v1", {"driver": str, "deletionPolicy": str}),
     "VolumeSnapshot": ("snapshot.storage.k8s.io/v1", {"spec": dict}),
+    "VolumeGroupSnapshotClass": ("groupsnapshot.storage.k8s.io/v1beta1", {"driver": str, "deletionPolicy": str}),
+    "VolumeGroupSnapshot": ("groupsnapshot.storage.k8s.io/v1beta1", {"spec": dict}),
     "Kustomization": ("kustomize.config.k8s.io/v1beta1", {"resources": list}),
 }
 
@@ -25,8 +27,8 @@ CUSTOM = {
 def manifests() -> list[tuple[str, dict[str, Any]]]:
     """Every document of every file."""
     return [
-        (f"{path.name}-{number}", document)
-        for path in sorted(DIRECTORY.glob("*.yaml"))
+        (f"{path.relative_to(DIRECTORY)}-{number}", document)
+        for path in sorted(DIRECTORY.rglob("*.yaml"))
         for number, document in enumerate(yaml.safe_load_all(path.read_text()))
     ]
 
@@ -66,7 +68,9 @@ def test_the_schemas_are_really_looked_at() -> None:
 
 def test_the_manifests_fit_together() -> None:
     (driver,), (storage,), (snapshots,) = of_kind("CSIDriver"), of_kind("StorageClass"), of_kind("VolumeSnapshotClass")
-    assert {driver["metadata"]["name"], storage["provisioner"], snapshots["driver"]} == {DRIVER_NAME}
+    (groups,) = of_kind("VolumeGroupSnapshotClass")
+    names = {driver["metadata"]["name"], storage["provisioner"], snapshots["driver"], groups["driver"]}
+    assert names == {DRIVER_NAME}
     parse_volume_parameters(storage["parameters"])
     parse_snapshot_parameters(snapshots.get("parameters", {}))
     accounts = {account["metadata"]["name"] for account in of_kind("ServiceAccount")}
@@ -76,8 +80,14 @@ def test_the_manifests_fit_together() -> None:
         volumes = {volume["name"] for volume in spec["volumes"]}
         for each in spec["containers"]:
             assert {mount["name"] for mount in each["volumeMounts"]} <= volumes
-    kustomization = of_kind("Kustomization")[0]
+    added, kustomization = sorted(of_kind("Kustomization"), key=lambda found: "patches" not in found)
     assert all((DIRECTORY / name).exists() for name in kustomization["resources"])
+    assert all((DIRECTORY / "groups" / name).exists() for name in added["resources"])
+    test, add = yaml.safe_load(added["patches"][0]["patch"])
+    containers = of_kind("Deployment")[0]["spec"]["template"]["spec"]["containers"]
+    number = int(test["path"].split("/")[5])
+    assert containers[number]["name"] == test["value"] == "snapshotter"
+    assert add["path"] == f"/spec/template/spec/containers/{number}/args/-"
     sidecars = {each["name"] for each in of_kind("Deployment")[0]["spec"]["template"]["spec"]["containers"]}
     assert {"provisioner", "snapshotter", "resizer", "health-monitor"} <= sidecars
 

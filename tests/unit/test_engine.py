@@ -240,13 +240,16 @@ def test_what_passes_is_tried_again(fake, mgr, method, error):
     [
         name
         for name in SCENARIOS
-        if not name.startswith(("rm", "snap-rm", "resize", "flatten", "trash", "adopt", "release", "schedule"))
+        if not name.startswith(
+            ("rm", "snap-rm", "group-rm", "resize", "flatten", "trash", "adopt", "release", "schedule")
+        )
     ],
 )
 def test_a_full_pool_fails_a_creation_and_leaves_no_trace(fake, mgr, scenario):
     request = SCENARIOS[scenario](fake)
     before = inventory(fake)
-    fake.fail_on("create_image" if scenario.startswith("create") else "clone_image", NoSpace("full"))
+    making = {"create": "create_image", "group": "clone_member"}
+    fake.fail_on(making.get(scenario.partition("-")[0], "clone_image"), NoSpace("full"))
     operation = mgr.engine.submit(request)
     mgr.ended(operation)
     assert operation.state is State.FAILED

@@ -5,12 +5,14 @@ librbd's work that the fake models. A new step, or a new operation among the sce
 """
 
 import functools
+from dataclasses import replace
 
 import pytest
 
 from fake.cluster import Crash, CrashAt, FakeCluster
 from fake.drive import SCENARIOS, Run, do, uuid_of
 from fake.inventory import inventory
+from vdisk.lifecycle.group_snap import CreateGroup, RemoveGroup
 from vdisk.lifecycle.removal import RemoveSnapshot, RemoveVolume
 from vdisk.model.errors import AlreadyExists, NoSpace
 from vdisk.model.names import Kind
@@ -18,10 +20,15 @@ from vdisk.model.names import Kind
 CREATING = [
     name
     for name in SCENARIOS
-    if not name.startswith(("rm", "snap-rm", "resize", "flatten", "trash", "adopt", "release", "revert", "schedule"))
+    if not name.startswith(
+        ("rm", "snap-rm", "group-rm", "resize", "flatten", "trash", "adopt", "release", "revert", "schedule")
+    )
 ]
+REMOVE = {Kind.VOLUME: RemoveVolume, Kind.SNAPSHOT: RemoveSnapshot, Kind.GROUP: RemoveGroup}
 REMOVING = [
-    name for name in SCENARIOS if name.startswith(("rm", "snap-rm")) and not name.endswith(("expired", "adopted"))
+    name
+    for name in SCENARIOS
+    if name.startswith(("rm", "snap-rm", "group-rm")) and not name.endswith(("expired", "adopted"))
 ]
 ADOPTING = ["adopt", "adopt-released", "adopt-snapshot"]
 REVERTING = ["revert", "revert-before-seal", "revert-adopted"]
@@ -96,7 +103,9 @@ def test_a_second_crash_during_recovery_leads_to_the_same_end(scenario):
 @pytest.mark.parametrize("scenario", CREATING)
 def test_a_crash_anywhere_in_the_removal_of_an_unfinished_image_leads_to_the_same_end(scenario):
     moments, end = uncut(scenario)
-    making = [number for number, (name, _) in enumerate(moments) if name in ("create_image", "clone_image")]
+    making = [
+        number for number, (name, _) in enumerate(moments) if name in ("create_image", "clone_image", "clone_member")
+    ]
     for number in making:
         reached = set()
         for second in range(60):
@@ -123,6 +132,8 @@ def test_without_its_intent_a_cut_creation_goes_on_or_is_refused_and_can_be_remo
         run = Run(fake, request)
         assert cut(fake, run, number)
         again = type(request)(**{**request.__dict__, "uuid": uuid_of(9)})
+        if isinstance(again, CreateGroup):
+            again = replace(again, members=tuple(_proposed_anew(member) for member in again.members))
         before = inventory(fake)
         try:
             do(fake, again)
@@ -130,7 +141,7 @@ def test_without_its_intent_a_cut_creation_goes_on_or_is_refused_and_can_be_remo
         except AlreadyExists:
             kinds.add("refused")
             assert inventory(fake) == before, f"cut {moment}: a refused request changed something"
-            remove = RemoveVolume if request.target is Kind.VOLUME else RemoveSnapshot
+            remove = REMOVE[request.target]
             Run(fake, remove(request.where, request.name, request.uuid)).go()
             fake.run_tasks()
             do(fake, again)
@@ -141,6 +152,12 @@ def test_without_its_intent_a_cut_creation_goes_on_or_is_refused_and_can_be_remo
         else:
             assert inventory(fake) == end, f"cut {moment}"
     assert kinds == {"went on", "refused"}
+
+
+def _proposed_anew(member):
+    """A member of a group as another request for the same volumes proposes it."""
+    fresh = member.uuid.replace("0000-4000", "1111-4000")
+    return replace(member, uuid=fresh, snapshot=member.snapshot.replace(member.uuid, fresh))
 
 
 def _without_cuts(found):
@@ -176,7 +193,7 @@ def test_without_its_intent_a_cut_removal_is_finished_by_a_new_one(scenario):
 @pytest.mark.parametrize("scenario", CREATING)
 def test_a_failure_anywhere_before_completion_is_undone_without_a_trace(scenario):
     moments, _ = uncut(scenario)
-    complete = moments.index(("store-image-id", "after")) - 2  # the last moment before the id is stored
+    complete = _completed(moments)
     for number, moment in enumerate(moments[:complete]):
         fake, request = stage(scenario)
         before = inventory(fake)
@@ -185,6 +202,13 @@ def test_a_failure_anywhere_before_completion_is_undone_without_a_trace(scenario
         run.undo()
         sealed = _sealed_meanwhile(before, inventory(fake)) if scenario == "restore-before-seal" else before
         assert inventory(fake) == sealed, f"failed {moment}"
+
+
+def _completed(moments):
+    """The last moment before the id is stored, or the members of a group are written down."""
+    if ("cut-group", "after") in moments:
+        return len(moments) - moments[::-1].index(("write-entry", "after")) - 3
+    return moments.index(("store-image-id", "after")) - 2
 
 
 def _sealed_meanwhile(before, after):
@@ -198,7 +222,7 @@ def _sealed_meanwhile(before, after):
 @pytest.mark.parametrize("scenario", CREATING)
 def test_a_crash_while_undoing_leads_to_the_same_end(scenario):
     moments, _ = uncut(scenario)
-    complete = moments.index(("store-image-id", "after")) - 2
+    complete = _completed(moments)
     for number, moment in enumerate(moments[:complete]):
         for second in range(0, 30, 3):
             fake, request = stage(scenario)

@@ -1,5 +1,7 @@
 """The steps of every operation in order, and the requests that are refused."""
 
+from dataclasses import replace
+
 import pytest
 
 from fake.cluster import FakeCluster
@@ -17,6 +19,7 @@ from vdisk.model.errors import (
     HasDependents,
     Internal,
     InUse,
+    InvalidArgument,
     NotFound,
     NotReady,
     OutOfRange,
@@ -46,6 +49,20 @@ STEPS = {
     "revert": [*EXCHANGE, "grow-image", "store-image-id", "answer"],
     "revert-before-seal": ["seal", *EXCHANGE, "grow-image", "store-image-id", "answer"],
     "revert-adopted": [*EXCHANGE, "store-image-id", "mark-adopted", "erase-record", "answer"],
+    "group-create": [
+        *CREATION * 3,
+        *["make-group", "cut-group", *["clone-member", "store-image-id"] * 2, "write-entry", "drop-group"],
+        *["answer", "seal", "seal"],
+    ],
+    "group-rm": [
+        *["trash-image", "remove-entry", "release-name"] * 2,
+        *["remove-entry", "release-name", "answer"],
+        *["drop-snapshot", "await-children", "queue-removal"] * 2,
+    ],
+    "group-rm-kept": [
+        *["put-record", "trash-image", "remove-entry", "release-name"] * 2,
+        *["remove-entry", "release-name", "answer"],
+    ],
     "rm": ["trash-image", "remove-entry", "release-name", "answer", "await-children", "queue-removal"],
     "rm-kept": ["put-record", "trash-image", "remove-entry", "release-name", "answer"],
     "rm-expired": ["erase-record", "answer", "await-children", "queue-removal"],
@@ -92,7 +109,7 @@ STEPS = {
 
 
 #: Scenarios that a repeat finds nothing of, or that always end in the background.
-NOT_REPEATED = ("rm", "snap-rm", "release", "schedule-rm")
+NOT_REPEATED = ("rm", "snap-rm", "release", "schedule-rm", "group-rm")
 
 
 @pytest.fixture
@@ -207,14 +224,20 @@ def test_keys_of_other_writers_are_kept(fake):
         (GIB, Layout(features=1), "features"),
         (GIB, Layout(order=23), "object size"),
         (GIB, Layout(stripe_unit=1 << 20, stripe_count=4), "stripe unit"),
-        (GIB, Layout(data_pool="rbd"), "data pool"),
+        (GIB, Layout(data_pool="data"), "data pool"),
     ],
 )
 def test_create_under_a_taken_name_says_what_differs(fake, size, layout, word):
     a_volume(fake)
+    fake.add_pool("data")
     with pytest.raises(AlreadyExists, match=word) as caught:
         CreateVolume(fake.where(), "pvc-1", uuid_of(9), size, layout).plan(fake)
     assert any(word in difference for difference in caught.value.details["differs"])
+
+
+def test_the_pool_of_the_image_as_its_data_pool_is_no_data_pool(fake):
+    request = do(fake, CreateVolume(fake.where(), "pvc-1", uuid_of(1), GIB, Layout(data_pool="rbd")))
+    assert [step.name for step in request.plan(fake).steps] == ["answer"]
 
 
 def test_create_under_the_name_of_a_clone_is_refused(fake):
@@ -245,6 +268,43 @@ def test_a_copy_of_another_size_under_a_taken_name_is_refused(fake, scenario):
     do(fake, request)
     with pytest.raises(AlreadyExists, match="size"):
         type(request)(**{**request.__dict__, "size": 4 * GIB}).plan(fake)
+
+
+@pytest.mark.parametrize("scenario", ["restore", "clone"])
+def test_a_copy_has_the_layout_that_was_asked_for_and_a_repeat_says_what_differs(fake, scenario):
+    layout = Layout(features=1, order=23, stripe_unit=1 << 20, stripe_count=2, data_pool="data")
+    fake.add_pool("data")
+    request = replace(SCENARIOS[scenario](fake), layout=layout)
+    do(fake, request)
+    image = fake.find(request.where, request.image)
+    assert (image.features, image.order, image.stripe_unit, image.stripe_count) == (1, 23, 1 << 20, 2)
+    assert image.data_pool_id == fake.pool_id("data")
+    assert [step.name for step in replace(request, layout=Layout()).plan(fake).steps] == ["answer"]
+    for other, word in (
+        (replace(layout, features=61), "features"),
+        (replace(layout, order=22), "object size"),
+        (replace(layout, stripe_unit=1 << 19), "stripe unit"),
+        (replace(layout, stripe_count=4), "stripe count"),
+        (replace(layout, data_pool="rbd"), "data pool"),
+    ):
+        with pytest.raises(AlreadyExists, match=word) as caught:
+            replace(request, layout=other).plan(fake)
+        assert len(caught.value.details["differs"]) == 1
+
+
+@pytest.mark.parametrize("scenario", ["restore", "clone"])
+def test_a_copy_with_an_impossible_layout_is_refused(fake, scenario):
+    request = SCENARIOS[scenario](fake)
+    with pytest.raises(NotFound, match="data pool"):
+        replace(request, layout=Layout(data_pool="nothing")).plan(fake)
+    with pytest.raises(InvalidArgument, match="larger than the object size"):
+        replace(request, layout=Layout(stripe_unit=1 << 23, stripe_count=2)).plan(fake)
+    for header in fake.space(fake.where()).headers.values():
+        header.order = 25
+    replace(request, layout=Layout(stripe_unit=1 << 23, stripe_count=2)).plan(fake)
+    with pytest.raises(OutOfRange, match="object map"):
+        replace(request, size=1 << 52, layout=Layout(order=12)).plan(fake)
+    replace(request, size=1 << 52, layout=Layout(order=25, features=1)).plan(fake)
 
 
 @pytest.mark.parametrize("scenario", ["restore", "clone"])

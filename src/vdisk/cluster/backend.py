@@ -6,12 +6,14 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
+from ..model.groups import RbdGroup
 from ..model.layout import Layout
 from ..model.names import Kind
 from ..model.observed import Entry, Image, Location, Task, Trashed, Watcher
 from ..model.records import Store
 from ..model.specs import PoolSpec
 from .connection import MgrContext, open_command_connection, open_data_connection
+from .groups import Groups, clone_takes_id
 from .header import decode_image
 from .images import Images
 from .intents import IntentStore
@@ -37,6 +39,7 @@ class CephCluster:
         self.commands = open_command_connection(mgr)
         self.journal = Journal(self.data, log)
         self.images = Images(self.data, mgr, log)
+        self.groups = Groups(self.data, self.images, log)
         self.pools = Pools(self.data, self.images)
         self.tasks = TaskQueue(self.commands, log)
         self.intents = IntentStore(self.data)
@@ -113,6 +116,18 @@ class CephCluster:
         """Return a pool's id."""
         return self.pools.id_of(pool)
 
+    def clones_groups(self) -> bool:
+        """Tell whether librbd can clone what a group's snapshot holds."""
+        return clone_takes_id()
+
+    def rbd_group(self, where: Location, name: str) -> RbdGroup | None:
+        """Return an RBD group."""
+        return self.groups.find(where, name)
+
+    def group_name(self, where: Location, group_id: str) -> str | None:
+        """Return the name of an RBD group."""
+        return self.groups.name_of(where, group_id)
+
     # -- engine.ports.Effects ------------------------------------------------------------------------------------
 
     def reserve(self, where: Location, kind: Kind, name: str, uuid: str) -> bool:
@@ -158,6 +173,22 @@ class CephCluster:
     def purge(self, where: Location, image_id: str, snap_id: int) -> None:
         """Remove a snapshot from librbd's trash namespace."""
         self.images.purge(where, image_id, snap_id)
+
+    def make_group(self, where: Location, group: str, images: Sequence[str]) -> None:
+        """Make an RBD group of images."""
+        self.groups.make(where, group, images)
+
+    def cut_group(self, where: Location, group: str, seals: Sequence[str]) -> None:
+        """Snapshot all images of an RBD group at one moment."""
+        self.groups.cut(where, group, seals)
+
+    def clone_member(self, where: Location, group: str, image: str, name: str, layout: Layout) -> None:
+        """Clone what a group's snapshot holds of an image."""
+        self.groups.clone(where, group, image, name, layout)
+
+    def drop_group(self, where: Location, group: str) -> None:
+        """Remove an RBD group with its snapshots."""
+        self.groups.drop(where, group)
 
     def grow(self, where: Location, image: str, size: int) -> None:
         """Grow an image."""
@@ -348,6 +379,10 @@ class CephCluster:
     def load_image(self, where: Location, name: str, image_id: str) -> Image | None:
         """Return the image of that id under a name that is known already."""
         return self.images.load(where, name, image_id)
+
+    def survey_groups(self, where: Location) -> Iterator[str]:
+        """Yield the name of every RBD group."""
+        return self.surveys.groups(where)
 
     def survey_trash(self, where: Location) -> Iterator[Trashed]:
         """Yield every entry of the trash."""

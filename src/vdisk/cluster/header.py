@@ -11,13 +11,17 @@ import struct
 from collections.abc import Mapping
 
 from ..model.errors import Internal
+from ..model.groups import CUT, RbdGroup
 from ..model.observed import Child, Image, Parent, Snap, Trashed
 
 #: cls::rbd::TRASH_IMAGE_STATE_MOVING.
 _TRASH_STATE_MOVING = 1
-#: cls::rbd::SNAPSHOT_NAMESPACE_TYPE_USER and _TRASH; the others are group and mirror.
+#: cls::rbd::SNAPSHOT_NAMESPACE_TYPE_USER, _GROUP and _TRASH; the other is mirror.
 _USER_NAMESPACE = 0
+_GROUP_NAMESPACE = 1
 _TRASH_NAMESPACE = 2
+#: cls::rbd::GROUP_SNAPSHOT_STATE_COMPLETE.
+_GROUP_SNAP_COMPLETE = 1
 
 
 class _Cursor:
@@ -26,6 +30,10 @@ class _Cursor:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._at = 0
+
+    @property
+    def empty(self) -> bool:
+        return self._at >= len(self._data)
 
     def take(self, size: int) -> bytes:
         if self._at + size > len(self._data):
@@ -109,7 +117,7 @@ def decode_snap(data: bytes, children: bytes | None = None) -> Snap:
         content.u64()  # features, unused
         content.frame()  # parent
     content.u8()  # protection status
-    user, original_name, created_at = True, None, None
+    user, original_name, created_at, group_id = True, None, None, None
     if version >= 3:
         content.u64()  # flags
     if version >= 5:
@@ -118,9 +126,36 @@ def decode_snap(data: bytes, children: bytes | None = None) -> Snap:
         user = kind == _USER_NAMESPACE
         if kind == _TRASH_NAMESPACE:
             original_name = namespace.text()
+        if kind == _GROUP_NAMESPACE and not namespace.empty:
+            namespace.i64()  # pool of the group
+            group_id = namespace.text()
     if version >= 6:
         created_at = content.time()
-    return Snap(snap_id, name, size, user, decode_children(children) if children else (), original_name, created_at)
+    found = decode_children(children) if children else ()
+    return Snap(snap_id, name, size, user, found, original_name, created_at, group_id)
+
+
+def decode_group_ref(data: bytes) -> str | None:
+    """Decode a ``cls::rbd::GroupSpec``, the value of ``rbd_group_ref``: the group's id, None for no group."""
+    _, _, content = _Cursor(data).frame()
+    pool_id, group_id = content.i64(), content.text()
+    return group_id if pool_id >= 0 and group_id else None
+
+
+def decode_group(name: str, group_id: str, values: Mapping[str, bytes]) -> RbdGroup:
+    """Build a group from the omap of ``rbd_group_header.<id>``: its images, in any state, and its snapshots.
+
+    ``cls::rbd::GroupSnapshot`` begins with id, name and state.
+    """
+    names, cut = [], False
+    for key, value in values.items():
+        if key.startswith("snapshot_"):
+            _, _, content = _Cursor(value).frame()
+            content.text()
+            names.append(content.text())
+            cut = cut or (names[-1] == CUT and content.u8() == _GROUP_SNAP_COMPLETE)
+    images = frozenset(key.rpartition("_")[2] for key in values if key.startswith("image_"))
+    return RbdGroup(name, group_id, images, cut, tuple(names))
 
 
 def decode_image(name: str, image_id: str, values: Mapping[str, bytes], trashed: bool = False) -> Image:
@@ -148,6 +183,7 @@ def decode_image(name: str, image_id: str, values: Mapping[str, bytes], trashed:
             snaps=tuple(sorted(snaps, key=lambda snap: snap.id)),
             trashed=trashed,
             flags=_Cursor(values["flags"]).u64() if "flags" in values else 0,
+            group_id=decode_group_ref(values["rbd_group_ref"]) if "rbd_group_ref" in values else None,
         )
     except KeyError as missing:
         raise Internal(f"the header of image {name or image_id} has no {missing}") from None

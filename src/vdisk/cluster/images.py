@@ -146,7 +146,7 @@ class Images:
         with contextlib.ExitStack() as opened:
             ioctx = opened.enter_context(self._connection.ioctx(where, what))
             handle = opened.enter_context(rbd.Image(ioctx, image))
-            self._seals_ahead(where, snap)
+            self.order_seal(where, snap)
             with contextlib.suppress(rbd.ImageExists):
                 handle.create_snap(snap)
                 self._log.info("rbd: snap create %s/%s@%s", where, image, snap)
@@ -195,7 +195,7 @@ class Images:
                 handle.create_snap(image)
         self._log.info("rbd: snap create %s/%s@%s", where, image, image)
 
-    def _seals_ahead(self, where: Location, snap: str) -> None:
+    def order_seal(self, where: Location, snap: str) -> None:
         """Order the snapshot id for the seal of the clone that a cut is made for."""
         named = parse_image_name(snap)
         if named is not None and named[0] is Kind.SNAPSHOT:

@@ -14,8 +14,9 @@ from . import omap
 from .connection import Connection
 from .header import decode_string, decode_trash
 
-_OBJECT = re.compile(rf"csi\.(volume|snap)\.({UUID_PATTERN})")
-_DIRECTORY = re.compile(r"csi\.(?:volumes|snaps)\.(.+)")
+_OBJECT = re.compile(rf"csi\.(volume\.group|volume|snap)\.({UUID_PATTERN})")
+_KINDS = {"volume": Kind.VOLUME, "snap": Kind.SNAPSHOT, "volume.group": Kind.GROUP}
+_DIRECTORY = re.compile(r"csi\.(?:volumes|snaps|groups)\.(.+)")
 _NAMES = 1000
 
 
@@ -37,7 +38,7 @@ class Survey:
                     continue
                 match = _OBJECT.fullmatch(name)
                 if match is not None:
-                    yield (Kind.VOLUME if match[1] == "volume" else Kind.SNAPSHOT), match[2]
+                    yield _KINDS[match[1]], match[2]
                 elif (directory := _DIRECTORY.fullmatch(name)) is not None:
                     yield directory[1]
 
@@ -50,6 +51,11 @@ class Survey:
         """Yield every entry of the trash."""
         for key, value in self._pairs(where, "rbd_trash", "id_"):
             yield decode_trash(key.removeprefix("id_"), value)
+
+    def groups(self, where: Location) -> Iterator[str]:
+        """Yield the name of every RBD group."""
+        for key, _ in self._pairs(where, "rbd_group_directory", "name_"):
+            yield key.removeprefix("name_")
 
     def modified(self, where: Location, oid: str) -> float | None:
         """Return when an object was written last, in seconds since the epoch; None when it does not exist."""

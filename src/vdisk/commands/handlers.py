@@ -9,7 +9,7 @@ from ..engine.operation import Operation
 from ..lifecycle.base import Request
 from ..lifecycle.volume_revert import RevertVolume
 from ..model.errors import Denied, InvalidArgument, NotFound
-from ..model.layout import parse_layout
+from ..model.layout import DEFAULT_ORDER, Layout, parse_layout
 from ..model.names import Kind, check_request_name
 from ..model.objects import Snapshot, Volume, rfc3339
 from ..model.observed import Location
@@ -28,6 +28,7 @@ from ..service import Found
 from .base import Arguments, page
 from .handlers_adopt import AdoptHandlers
 from .handlers_check import CheckHandlers
+from .handlers_group import GroupHandlers
 from .handlers_schedule import ScheduleHandlers
 from .handlers_trash import TrashHandlers
 from .handlers_tree import TreeHandlers
@@ -37,7 +38,7 @@ from .render import Answer
 MAX_IDS = 1000
 
 
-class Handlers(CheckHandlers, TrashHandlers, AdoptHandlers, TreeHandlers, ScheduleHandlers):
+class Handlers(CheckHandlers, TrashHandlers, AdoptHandlers, TreeHandlers, ScheduleHandlers, GroupHandlers):
     """One method a command, named in the table."""
 
     # -- volumes -------------------------------------------------------------------------------------------------
@@ -47,12 +48,9 @@ class Handlers(CheckHandlers, TrashHandlers, AdoptHandlers, TreeHandlers, Schedu
         spec = parse_pool_spec(args["pool_spec"])
         name = check_request_name(args["name"])
         size = parse_size(args["size"])
-        layout = parse_layout(
-            args["image_features"], args["object_size"], args["stripe_unit"], args["stripe_count"], args["data_pool"]
-        )
+        layout = _layout(args)
         self._access.check(spec)
-        if layout.data_pool is not None:
-            self._access.check_pool(layout.data_pool)
+        self._check_data_pool(layout)
         where = self._service.locate(spec)
         return self._create(args, self._service.create_volume(where, name, size, layout))
 
@@ -131,6 +129,24 @@ class Handlers(CheckHandlers, TrashHandlers, AdoptHandlers, TreeHandlers, Schedu
         """``vdisk snap rm``."""
         return self._remove(args, Kind.SNAPSHOT, parse_snapshot_ref(args["snapshot"]))
 
+    # -- group snapshots -----------------------------------------------------------------------------------------
+
+    def group_snap_info(self, args: Arguments) -> Answer:
+        """``vdisk group snap info``."""
+        ref = parse_volume_ref(args["group"], "group")
+        try:
+            return self._services.groups.describe(self._access.find(Kind.GROUP, ref)).to_dict()
+        except (NotFound, Denied):
+            engine = self._service.engine
+            creation = self._remembered(ref, Kind.GROUP, engine.pending_creation, engine.pending_creation_of_uuid)
+            if creation is None:
+                raise
+            return self._services.groups.pending(creation).to_dict()
+
+    def group_snap_rm(self, args: Arguments) -> Answer:
+        """``vdisk group snap rm``."""
+        return self._remove(args, Kind.GROUP, parse_volume_ref(args["group"], "group"))
+
     # -- operations ----------------------------------------------------------------------------------------------
 
     def op_ls(self, args: Arguments) -> Answer:
@@ -169,8 +185,8 @@ class Handlers(CheckHandlers, TrashHandlers, AdoptHandlers, TreeHandlers, Schedu
         return operation.to_dict()
 
     def status(self, args: Arguments) -> Answer:
-        """``vdisk status``: figures only, nothing that names a tenant."""
-        return self._service.engine.figures()
+        """``vdisk status``: figures and what this release can do, nothing that names a tenant."""
+        return {**self._service.engine.figures(), "group_snapshots": self._services.groups.possible}
 
     # -- inner ---------------------------------------------------------------------------------------------------
 
@@ -199,15 +215,21 @@ class Handlers(CheckHandlers, TrashHandlers, AdoptHandlers, TreeHandlers, Schedu
         args: Arguments,
         kind: Kind,
         ref: Ref,
-        make: Callable[[Location, str, Found, int | None], Request],
+        make: Callable[[Location, str, Found, int | None, Layout], Request],
     ) -> Answer:
-        """Restore or clone: both need the source's and the target's pool."""
+        """Restore or clone: both need the source's and the target's pool, and that for the data if there is one."""
         name = check_request_name(args["name"])
         size = None if args["size"] is None else parse_size(args["size"])
         target = None if args["pool_spec"] is None else parse_pool_spec(args["pool_spec"])
+        layout = _layout(args, default_order=None)
         source = self._access.find(kind, ref)
         where = source.where if target is None else self._access.locate(target)
-        return self._create(args, make(where, name, source, size))
+        self._check_data_pool(layout)
+        return self._create(args, make(where, name, source, size, layout))
+
+    def _check_data_pool(self, layout: Layout) -> None:
+        if layout.data_pool is not None:
+            self._access.check_pool(layout.data_pool)
 
     def _create(self, args: Arguments, request: Request) -> Answer:
         if args["dry_run"]:
@@ -312,6 +334,14 @@ class Handlers(CheckHandlers, TrashHandlers, AdoptHandlers, TreeHandlers, Schedu
 
     def _of_image(self, spec: ImageSpec) -> tuple[Location, str]:
         return self._access.locate(spec.where), spec.image
+
+
+def _layout(args: Arguments, default_order: int | None = DEFAULT_ORDER) -> Layout:
+    """Return the layout that a command's arguments ask for."""
+    return parse_layout(
+        args["image_features"], args["object_size"], args["stripe_unit"], args["stripe_count"], args["data_pool"],
+        default_order,
+    )  # fmt: skip
 
 
 def parse_ids(text: str) -> list[str]:

@@ -10,6 +10,7 @@ _POOL = Argument("pool_spec", required=True, help="pool[/namespace]")
 _NAME = Argument("name", required=True, help="request name of the new volume")
 _VOLUME = Argument("volume", required=True, help="handle, or pool[/namespace]/ and the image or request name")
 _SNAPSHOT = Argument("snapshot", required=True, help="handle, pool[/namespace]/name or pool[/namespace]/image@name")
+_GROUP = Argument("group", required=True, help="handle, or pool[/namespace]/name")
 _TARGET = Argument("pool_spec", help="pool[/namespace] of the new volume; the source's own by default")
 _SIZE = Argument("size", "size", help="bytes, or a number with a unit such as 10G; the source's own by default")
 _PAGE = (
@@ -19,6 +20,15 @@ _PAGE = (
 _KEEP_FOR = Argument("keep_for", help="how long it can be undeleted, such as 7d; the option trash_keep_for otherwise")
 _SCOPE = Argument("pool_spec", required=True, help="pool[/namespace], or a volume: handle or pool[/namespace]/name")
 _START = Argument("start_time", help="time of day in UTC, or with an offset, that intervals count from, such as 03:00")
+_LAYOUT = (
+    Argument(
+        "image_features", help="comma-separated RBD features; librbd's default otherwise, of a clone its source's"
+    ),
+    Argument("data_pool", help="pool for the data, such as an erasure-coded one"),
+    Argument("object_size", "size", help="4K to 32M, a power of two; of a clone its source's by default"),
+    Argument("stripe_unit", "size", help="bytes, with stripe_count"),
+    Argument("stripe_count", "int", help="objects to stripe over, with stripe_unit"),
+)
 _OP = Argument("id", required=True, help="id of the operation")
 
 COMMANDS: tuple[Command, ...] = (
@@ -31,11 +41,7 @@ COMMANDS: tuple[Command, ...] = (
             _POOL,
             _NAME,
             Argument("size", "size", required=True, help="bytes, or a number with a unit such as 10G"),
-            Argument("image_features", help="comma-separated RBD features; librbd's default for the pool otherwise"),
-            Argument("data_pool", help="pool for the data, such as an erasure-coded one"),
-            Argument("object_size", "size", help="4K to 32M, a power of two"),
-            Argument("stripe_unit", "size", help="bytes, with stripe_count"),
-            Argument("stripe_count", "int", help="objects to stripe over, with stripe_unit"),
+            *_LAYOUT,
         ),
         changes=True,
     ),
@@ -43,14 +49,14 @@ COMMANDS: tuple[Command, ...] = (
         "volume restore",
         "volume_restore",
         "Make a new volume <name> with the content of <snapshot>. --size may be larger than the snapshot",
-        (_SNAPSHOT, _NAME, _TARGET, _SIZE),
+        (_SNAPSHOT, _NAME, _TARGET, _SIZE, *_LAYOUT),
         changes=True,
     ),
     Command(
         "volume clone",
         "volume_clone",
         "Make a new volume <name> with the present content of <volume>. --size may be larger than the source",
-        (_VOLUME, _NAME, _TARGET, _SIZE),
+        (_VOLUME, _NAME, _TARGET, _SIZE, *_LAYOUT),
         changes=True,
     ),
     Command(
@@ -134,6 +140,38 @@ COMMANDS: tuple[Command, ...] = (
         "Delete <snapshot>. Volumes restored from it stay; its space is reclaimed in the background. With --keep-for "
         "7d it can be undeleted until then",
         (_SNAPSHOT, _KEEP_FOR),
+        changes=True,
+    ),
+    Command(
+        "group snap create",
+        "group_snap_create",
+        "Snapshot <volumes>, which lie in one pool and namespace, at one moment under the request name <name>. Each "
+        "gets a snapshot that can be restored by itself; they are removed together",
+        (
+            Argument("name", required=True, help="request name of the new group snapshot"),
+            Argument("volumes", required=True, help="volumes, a comma between: handles, or pool[/namespace]/name"),
+        ),
+        changes=True,
+    ),
+    Command(
+        "group snap ls",
+        "group_snap_ls",
+        "List the group snapshots of <pool_spec> in the order of names",
+        (_POOL, *_PAGE),
+        columns=("name", "uuid", "state", "created_at"),
+    ),
+    Command(
+        "group snap info",
+        "group_snap_info",
+        "Show a group snapshot with its snapshots",
+        (_GROUP,),
+    ),
+    Command(
+        "group snap rm",
+        "group_snap_rm",
+        "Delete <group> and its snapshots. Volumes restored from them stay. With --keep-for 7d each of the snapshots "
+        "can be undeleted until then, as one of its own",
+        (_GROUP, _KEEP_FOR),
         changes=True,
     ),
     Command(

@@ -13,7 +13,6 @@ from typing import Any
 
 from ..lifecycle.base import Plan, Request
 from ..lifecycle.flatten import FlattenChain
-from ..lifecycle.removal import Removal
 from ..lifecycle.steps import Answer, Step
 from ..lifecycle.volume_flatten import FlattenVolume
 from ..model.errors import (
@@ -560,9 +559,8 @@ class Engine:
             request = operation.request
             if isinstance(request, FlattenChain) and error is None:
                 self._wake(Key(request.where.pool_id, request.where.namespace, request.image_id))
-            if isinstance(request, Removal):
-                for image_id in filter(None, (request.image_id, request.temp_id)):
-                    self._wake(Key(request.where.pool_id, request.where.namespace, image_id))
+            for image_id in request.goes:
+                self._wake(Key(request.where.pool_id, request.where.namespace, image_id))
             self._end(operation)
 
     def _end(self, operation: Operation) -> None:

@@ -81,6 +81,14 @@ class Executor:
             case steps.CloneImage(where, parent, image, snap, child, layout):
                 with self._there(parent, image):
                     self._cuts.clone(parent, image, snap, where, child, layout)
+            case steps.MakeGroup(where, group, images):
+                do.make_group(where, group, images)
+            case steps.CutGroup(where, group, seals):
+                do.cut_group(where, group, seals)
+            case steps.CloneMember(where, group, image, child, layout):
+                do.clone_member(where, group, image, child, layout)
+            case steps.DropGroup(where, group):
+                do.drop_group(where, group)
             case steps.GrowImage(where, image, size):
                 do.grow(where, image, size)
             case steps.StoreImageId(where, kind, uuid, image):

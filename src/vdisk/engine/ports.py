@@ -52,6 +52,18 @@ class Effects(Protocol):
     def purge(self, where: Location, image_id: str, snap_id: int) -> None:
         """Remove a snapshot from librbd's trash namespace."""
 
+    def make_group(self, where: Location, group: str, images: Sequence[str]) -> None:
+        """Make an RBD group of images."""
+
+    def cut_group(self, where: Location, group: str, seals: Sequence[str]) -> None:
+        """Snapshot all images of an RBD group at one moment; ``seals`` are the clones that are to be made of that."""
+
+    def clone_member(self, where: Location, group: str, image: str, name: str, layout: Layout) -> None:
+        """Clone what a group's snapshot holds of an image to a new image."""
+
+    def drop_group(self, where: Location, group: str) -> None:
+        """Remove an RBD group with its snapshots; one that is gone is no error."""
+
     def grow(self, where: Location, image: str, size: int) -> None:
         """Grow an image."""
 
@@ -164,6 +176,9 @@ class Surveys(Protocol):
 
     def load_image(self, where: Location, name: str, image_id: str) -> Image | None:
         """Return the image of that id under a name that is known already, in one read."""
+
+    def survey_groups(self, where: Location) -> Iterator[str]:
+        """Yield the name of every RBD group."""
 
     def survey_trash(self, where: Location) -> Iterator[Trashed]:
         """Yield every entry of the trash."""

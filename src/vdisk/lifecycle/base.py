@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+from ..model.groups import RbdGroup
 from ..model.names import Kind
 from ..model.observed import Entry, Image, Location, Task, Trashed, Watcher
 from ..model.records import Store
@@ -50,6 +51,15 @@ class View(Protocol):
 
     def used(self, where: Location, image: Image) -> int | None:
         """Return the bytes an image's own objects take, None when it has no object map."""
+
+    def clones_groups(self) -> bool:
+        """Tell whether librbd can clone what a group's snapshot holds."""
+
+    def rbd_group(self, where: Location, name: str) -> RbdGroup | None:
+        """Return an RBD group."""
+
+    def group_name(self, where: Location, group_id: str) -> str | None:
+        """Return the name of the RBD group of that id."""
 
     def default_features(self) -> int:
         """Return the feature bits that librbd gives a new image."""
@@ -159,3 +169,13 @@ class Request:
     def image(self) -> str:
         """Name of the image that the request is about."""
         return self.target.image(self.uuid)
+
+    @property
+    def goes(self) -> tuple[str, ...]:
+        """Ids of the images that are gone when the request has been carried out."""
+        return ()
+
+    @property
+    def also(self) -> tuple[str, ...]:
+        """What else the request has in hand: uuids and ids of images."""
+        return ()

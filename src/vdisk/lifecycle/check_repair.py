@@ -35,7 +35,7 @@ class Repair(Request):
         """The names, and the image where its name is known."""
         if self._subject.kind is SubjectKind.IMAGE:
             return [image_lock(self.where, self.name)]
-        if self._subject.kind not in (SubjectKind.VOLUME, SubjectKind.SNAPSHOT):
+        if self._subject.kind not in (SubjectKind.VOLUME, SubjectKind.SNAPSHOT, SubjectKind.GROUP):
             return [Lock(f"{self.where.pool_id}/{self.where.namespace}/{self.subject}/{self.key}")]
         kind = Kind(self.subject)
         return [

@@ -6,6 +6,7 @@ from ..model.findings import Subject, SubjectKind, Trouble
 from ..model.observed import Task
 from ..model.records import Store, kept_from_text
 from .check_entry import judge_entry
+from .check_group import judge_group
 from .check_image import judge_image
 from .check_look import Look, Verdict, csi_uuid, finding
 from .steps import AwaitChildren, CancelTask, DropSnapshot, EraseRecord, PurgeSnapshot, QueueRemoval, TrashImage
@@ -19,6 +20,8 @@ def judge(look: Look, subject: Subject) -> list[Verdict]:
     match subject.kind:
         case SubjectKind.VOLUME | SubjectKind.SNAPSHOT:
             return judge_entry(look, subject)
+        case SubjectKind.GROUP:
+            return judge_group(look, subject)
         case SubjectKind.IMAGE:
             return judge_image(look, subject)
         case SubjectKind.TRASH:

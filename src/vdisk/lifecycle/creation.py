@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, TypeVar
 
-from ..model.errors import AlreadyExists, Internal
+from ..model.errors import AlreadyExists, Internal, NotFound
+from ..model.layout import Layout, check_size, check_striping, layout_differences
 from ..model.names import IMAGE_NAME_KEY, SOURCE_KEY
-from ..model.observed import Entry, Image
+from ..model.observed import Entry, Image, Location
 from .base import Lock, Plan, Request, View, image_lock, name_lock
 from .steps import ReleaseName, RemoveEntry, RemoveUnfinished, ReserveName, Step, StoreImageId, WriteEntry
 
@@ -117,6 +118,36 @@ def refuse_unfinished(request: Request, found: Reservation) -> None:
         )
 
 
+def data_pool_id(where: Location, layout: Layout, view: View) -> int | None:
+    """Return the id of the data pool that a layout asks for; ``NotFound`` for one that does not exist.
+
+    The image's own pool is no data pool of its own: librbd makes an ordinary image of that.
+    """
+    found = None if layout.data_pool is None else view.pool_id(layout.data_pool)
+    if layout.data_pool is not None and found is None:
+        raise NotFound(f"data pool {layout.data_pool!r} does not exist")
+    return found if found != where.pool_id else None
+
+
+def check_derived(size: int | None, layout: Layout, source: Image) -> None:
+    """Raise unless a clone of ``source`` can have that size and layout; what is not asked for is the source's."""
+    check_striping(layout, source.order)
+    if size is not None:
+        features = source.features if layout.features is None else layout.features
+        check_size(size, source.order if layout.order is None else layout.order, lambda: features)
+
+
+def check_existing(request: Request, image: Image, size: int | None, layout: Layout, pool_id: int | None) -> None:
+    """Raise :class:`AlreadyExists` where a volume differs from what is asked for; ``pool_id`` is the data pool's."""
+    differs = layout_differences(image, layout, pool_id)
+    if size is not None and image.size != size:
+        differs.insert(0, f"size {image.size}, not {size}")
+    if differs:
+        raise AlreadyExists(
+            f"volume {request.name!r} exists in {request.where} and differs: {'; '.join(differs)}", differs=differs
+        )
+
+
 def journal_steps(request: Request, found: Reservation, source: str | None = None) -> list[Step]:
     """Steps that reserve the name and write the journal object, as far as they are missing."""
     values = {IMAGE_NAME_KEY: request.image, request.target.name_key: request.name}
@@ -151,6 +182,11 @@ def undo_creation(request: Creation, view: View, extra: Callable[[], Sequence[St
     """
     if is_complete(request, view):
         return request.plan(view)
+    return take_back(request, view, extra)
+
+
+def take_back(request: Creation, view: View, extra: Callable[[], Sequence[Step]] = tuple) -> Plan:
+    """Plan to remove what a creation made, complete or not."""
     if view.lookup(request.where, request.target, request.name) != request.uuid:
         return Plan(request, ())
     image = view.find(request.where, request.image)

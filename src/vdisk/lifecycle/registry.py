@@ -6,12 +6,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from ..model.groups import Member
 from ..model.layout import Layout
 from ..model.observed import Location
 from .adopt import AdoptSnapshot, AdoptVolume, ReleaseVolume
 from .base import Request
 from .check_repair import Repair
 from .flatten import FlattenChain
+from .group_snap import CreateGroup, RemoveGroup
 from .removal import RemoveSnapshot, RemoveVolume
 from .schedule_change import AddSchedule, RemoveSchedule
 from .snap_create import CreateSnapshot
@@ -45,6 +47,8 @@ REQUESTS: Mapping[str, type[Request]] = {
         AddSchedule,
         RemoveSchedule,
         RevertVolume,
+        CreateGroup,
+        RemoveGroup,
     )
 }
 #: Fields that are objects of their own in the JSON form, by field name.
@@ -54,6 +58,8 @@ _NESTED: Mapping[str, type[Any]] = {
     "source_where": Location,
     "layout": Layout,
 }
+#: Fields that are lists of objects in the JSON form, by field name.
+_LISTS: Mapping[str, type[Any]] = {"members": Member}
 
 
 def request_to_dict(request: Request) -> dict[str, Any]:
@@ -67,6 +73,12 @@ def request_from_dict(kind: str, data: Mapping[str, Any]) -> Request:
     if cls is None:
         raise ValueError(f"unknown kind of operation {kind!r}")
     try:
-        return cls(**{key: _NESTED[key](**value) if key in _NESTED else value for key, value in data.items()})
+        return cls(**{key: _field(key, value) for key, value in data.items()})
     except (TypeError, AttributeError) as error:
         raise ValueError(f"fields of {kind!r}: {error}") from error
+
+
+def _field(key: str, value: Any) -> Any:
+    if key in _LISTS:
+        return tuple(_LISTS[key](**item) for item in value)
+    return _NESTED[key](**value) if key in _NESTED else value

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from ..model.errors import HasDependents, Internal, InUse, NotFound
+from ..model.groups import group_of_name, mapping_of
 from ..model.names import Kind, temp_image
 from ..model.observed import Entry, Image
 from ..model.records import Kept, Store, kept_from_text
@@ -51,8 +52,15 @@ class Removal(Request):
     deleted_at: float = 0.0
     own_name: str = ""
     """The image's name where that is not the standard one."""
+    of_group: bool = False
+    """Removed together with the group snapshot that it belongs to."""
     kept_only: bool = False
     """Remove what an earlier removal kept, and nothing that was brought back meanwhile."""
+
+    @property
+    def goes(self) -> tuple[str, ...]:
+        """The image and its left-over clone."""
+        return tuple(filter(None, (self.image_id, self.temp_id)))
 
     def locks(self) -> Sequence[Lock]:
         """The name and the image, until the answer: what goes on afterwards concerns nobody else."""
@@ -230,8 +238,20 @@ class RemoveSnapshot(Removal):
         if self._back(view, entry):
             return Plan(self, (Answer(self.where),))
         extra: list[Step] = []
+        self._check_group(view, entry)
         if entry is not None and entry.source is not None:
             source = view.find(self.where, entry.source)
             if source is not None and source.snap(entry.image) is not None:
                 extra.append(DropSnapshot(self.where, source.id, entry.image))
         return self._remove(view, entry, extra, {self._image_name(view, entry)})
+
+    def _check_group(self, view: View, entry: Entry | None) -> None:
+        """Raise when the snapshot belongs to a group snapshot, which is removed as a whole."""
+        group = group_of_name(entry.name) if entry is not None and not self.of_group else None
+        found = view.entry(self.where, Kind.GROUP, group) if group is not None else None
+        if found is not None and self.uuid in mapping_of(found).values():
+            raise HasDependents(
+                f"snapshot {self.name or self.uuid!r} in {self.where} belongs to the group snapshot "
+                f"{found.name!r}: remove that ('vdisk group snap rm')",
+                group=found.name,
+            )

@@ -100,6 +100,55 @@ class CloneImage(Step):
 
 
 @dataclass(frozen=True)
+class MakeGroup(Step):
+    """Make the RBD group that several images are snapshotted through."""
+
+    group: str
+    images: tuple[str, ...]
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"make RBD group {self.where}/{self.group} of {', '.join(self.images)}"
+
+
+@dataclass(frozen=True)
+class CutGroup(Step):
+    """Snapshot all images of an RBD group at one moment; ``seals`` are the clones that it is for."""
+
+    group: str
+    seals: tuple[str, ...]
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"snapshot all images of RBD group {self.where}/{self.group} at one moment"
+
+
+@dataclass(frozen=True)
+class CloneMember(Step):
+    """Clone what the group's snapshot holds of an image."""
+
+    group: str
+    image: str
+    child: str
+    layout: Layout
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"clone {self.where}/{self.image} as RBD group {self.group} holds it to {self.where}/{self.child}"
+
+
+@dataclass(frozen=True)
+class DropGroup(Step):
+    """Remove an RBD group and its snapshot; what has clones of that goes when they do."""
+
+    group: str
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"remove RBD group {self.where}/{self.group} and its snapshot"
+
+
+@dataclass(frozen=True)
 class GrowImage(Step):
     """Grow an image to ``size`` bytes."""
 

@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..model.errors import AlreadyExists, NotFound, OutOfRange, Unsupported
-from ..model.layout import Layout, check_size
+from ..model.errors import NotFound, OutOfRange, Unsupported
+from ..model.layout import Layout
 from ..model.names import Kind
 from ..model.observed import LAYERING, Image, Location
 from .base import Clones, Lock, Plan, Request, View, cut_lock, image_lock
 from .creation import (
     Creation,
     Reservation,
+    check_derived,
+    check_existing,
+    data_pool_id,
     image_steps,
     journal_steps,
     new_locks,
@@ -52,6 +55,7 @@ class CloneVolume(Creation):
 
     def plan(self, view: View) -> Plan:
         """Reserve, cut, clone, grow, store the id, drop the cut."""
+        pool_id = data_pool_id(self.where, self.layout, view)
         request, found = reservation(self, view)
         source = view.find(self.source_where, self.source_image)
         if found.complete and found.image is not None:
@@ -63,18 +67,14 @@ class CloneVolume(Creation):
                 self.source_where,
                 f"{self.source_where}/{self.source_image}",
             )
-            if self.size is not None and found.image.size != self.size:
-                raise AlreadyExists(
-                    f"volume {self.name!r} exists in {self.where} with size {found.image.size}, not {self.size}"
-                )
+            check_existing(self, found.image, self.size, self.layout, pool_id)
             return Plan(request, (*drop_cut(self.source_where, source, request.image), Answer(self.where)))
         refuse_unfinished(request, found)
         cloneable(self.source_where, self.source_image, source)
         assert source is not None
         if self.size is not None and self.size < source.size:
             raise OutOfRange(f"size {self.size} is smaller than the source's {source.size} bytes", minimum=source.size)
-        if self.size is not None:
-            check_size(self.size, source.order, lambda: source.features)
+        check_derived(self.size, self.layout, source)
         making = cut_and_clone(request, found, self.source_where, self.source_image, self.layout)
         if self.size is not None and self.size > source.size:
             making.append(GrowImage(self.where, request.image, self.size))

@@ -6,11 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..model.errors import AlreadyExists, NotFound
+from ..model.errors import AlreadyExists
 from ..model.layout import Layout, check_size, layout_differences
 from ..model.names import Kind
 from .base import Lock, Plan, Request, View
-from .creation import Creation, image_steps, journal_steps, new_locks, refuse_unfinished, reservation, undo_creation
+from .creation import (
+    Creation,
+    data_pool_id,
+    image_steps,
+    journal_steps,
+    new_locks,
+    refuse_unfinished,
+    reservation,
+    undo_creation,
+)
 from .steps import Answer, CreateImage
 
 
@@ -39,14 +48,12 @@ class CreateVolume(Creation):
 
     def plan(self, view: View) -> Plan:
         """Reserve, create, store the id."""
-        data_pool_id = None if self.layout.data_pool is None else view.pool_id(self.layout.data_pool)
-        if self.layout.data_pool is not None and data_pool_id is None:
-            raise NotFound(f"data pool {self.layout.data_pool!r} does not exist")
+        pool_id = data_pool_id(self.where, self.layout, view)
         features = self.layout.features
         check_size(self.size, self.layout.order, lambda: view.default_features() if features is None else features)
         request, found = reservation(self, view)
         if found.complete and found.image is not None:
-            differs = layout_differences(found.image, self.layout, data_pool_id)
+            differs = layout_differences(found.image, self.layout, pool_id)
             if found.image.size != self.size:
                 differs.insert(0, f"size {found.image.size}, not {self.size}")
             if found.image.parent is not None:

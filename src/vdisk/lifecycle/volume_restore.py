@@ -7,11 +7,22 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..model.errors import AlreadyExists, NotFound, NotReady, OutOfRange
-from ..model.layout import Layout, check_size
+from ..model.layout import Layout
 from ..model.names import Kind
 from ..model.observed import Image, Location
 from .base import Clones, Lock, Plan, Request, View, image_lock
-from .creation import Creation, image_steps, journal_steps, new_locks, refuse_unfinished, reservation, undo_creation
+from .creation import (
+    Creation,
+    check_derived,
+    check_existing,
+    data_pool_id,
+    image_steps,
+    journal_steps,
+    new_locks,
+    refuse_unfinished,
+    reservation,
+    undo_creation,
+)
 from .steps import Answer, CloneImage, GrowImage, Seal, Step
 
 
@@ -46,14 +57,12 @@ class RestoreVolume(Creation):
 
     def plan(self, view: View) -> Plan:
         """Reserve, seal the snapshot if that is still to come, clone, grow, store the id."""
+        pool_id = data_pool_id(self.where, self.layout, view)
         request, found = reservation(self, view)
         snap = view.find(self.snap_where, self.snap_image)
         if found.complete and found.image is not None:
             check_clone(self.name, self.where, found.image, snap, self.snap_where, f"snapshot {self.snap_uuid}")
-            if self.size is not None and found.image.size != self.size:
-                raise AlreadyExists(
-                    f"volume {self.name!r} exists in {self.where} with size {found.image.size}, not {self.size}"
-                )
+            check_existing(self, found.image, self.size, self.layout, pool_id)
             return Plan(request, (Answer(self.where),))
         refuse_unfinished(request, found)
         entry = view.entry(self.snap_where, Kind.SNAPSHOT, self.snap_uuid)
@@ -63,8 +72,7 @@ class RestoreVolume(Creation):
             raise NotReady(f"snapshot {entry.name!r} in {self.snap_where} is not ready yet; try again")
         if self.size is not None and self.size < snap.size:
             raise OutOfRange(f"size {self.size} is smaller than the snapshot's {snap.size} bytes", minimum=snap.size)
-        if self.size is not None:
-            check_size(self.size, snap.order, lambda: snap.features)
+        check_derived(self.size, self.layout, snap)
         making: list[Step] = []
         if snap.snap(self.snap_image) is None:
             making.append(Seal(self.snap_where, self.snap_image))

@@ -36,6 +36,9 @@ class Trouble(enum.Enum):
     TRASH_MOVE_UNFINISHED = "trash_move_unfinished"
     TASK_WITHOUT_IMAGE = "task_without_image"
     RECORD_WITHOUT_IMAGE = "record_without_image"
+    GROUP_UNFINISHED = "group_unfinished"
+    GROUP_MEMBER_LOST = "group_member_lost"
+    LEFTOVER_GROUP = "leftover_group"
     INTENT_UNREADABLE = "intent_unreadable"
     DEPTH_NEAR_LIMIT = "depth_near_limit"
     SNAPSHOTS_NEAR_LIMIT = "snapshots_near_limit"
@@ -47,6 +50,7 @@ class SubjectKind(enum.Enum):
 
     VOLUME = "volume"
     SNAPSHOT = "snapshot"
+    GROUP = "group"
     IMAGE = "image"
     TRASH = "trash"
     TASK = "task"

@@ -8,7 +8,6 @@ from typing import Any
 
 from .errors import InvalidArgument, OutOfRange
 from .observed import (
-    DATA_POOL,
     DEEP_FLATTEN,
     EXCLUSIVE_LOCK,
     FAST_DIFF,
@@ -16,7 +15,6 @@ from .observed import (
     JOURNALING,
     LAYERING,
     OBJECT_MAP,
-    STRIPING,
     Image,
 )
 from .specs import parse_size
@@ -83,8 +81,12 @@ def parse_layout(
     stripe_unit: object = None,
     stripe_count: object = None,
     data_pool: object = None,
+    default_order: int | None = DEFAULT_ORDER,
 ) -> Layout:
-    """Check the layout options of a command and return them as a :class:`Layout`."""
+    """Check the layout options of a command and return them as a :class:`Layout`.
+
+    ``default_order`` tells the object size where none is asked for; None where only a plan can know it.
+    """
     features = None if image_features is None else parse_features(image_features)
     if features is not None and not features & LAYERING:
         raise InvalidArgument("image_features: layering is needed, since snapshots of a volume are clones")
@@ -101,14 +103,22 @@ def parse_layout(
         unit = parse_size(stripe_unit, "stripe_unit")
         if unit & (unit - 1) or unit < 1 << _MIN_ORDER:
             raise InvalidArgument(f"stripe_unit {stripe_unit!r} is not a power of two of at least 4K")
-        if unit > 1 << (order if order is not None else DEFAULT_ORDER):
-            raise InvalidArgument(f"stripe_unit {stripe_unit!r} is larger than the object size")
         if isinstance(stripe_count, bool) or not isinstance(stripe_count, int) or not 1 <= stripe_count <= 1024:
             raise InvalidArgument(f"stripe_count {stripe_count!r} is not a whole number from 1 to 1024")
         count = stripe_count
     if data_pool is not None and (not isinstance(data_pool, str) or not data_pool):
         raise InvalidArgument("data_pool is not the name of a pool")
-    return Layout(features, order, unit, count, data_pool)
+    layout = Layout(features, order, unit, count, data_pool)
+    if default_order is not None:
+        check_striping(layout, default_order)
+    return layout
+
+
+def check_striping(layout: Layout, order: int) -> None:
+    """Raise :class:`InvalidArgument` when a stripe unit is larger than an object; ``order`` is that of the default."""
+    size = 1 << (order if layout.order is None else layout.order)
+    if layout.stripe_unit is not None and layout.stripe_unit > size:
+        raise InvalidArgument(f"stripe_unit {layout.stripe_unit} is larger than the object size {size}")
 
 
 def check_size(size: int, order: int | None, features: Callable[[], int]) -> None:
@@ -127,7 +137,8 @@ def check_size(size: int, order: int | None, features: Callable[[], int]) -> Non
 def layout_differences(image: Image, layout: Layout, data_pool_id: int | None) -> list[str]:
     """Say in which of the options that were given ``image`` differs, for ``already_exists`` answers."""
     differs = []
-    visible = image.features & ~(STRIPING | DATA_POOL)
+    # Others come and go by themselves: "operations" with clone format 2 and membership of a group, for one.
+    visible = image.features & CHOOSABLE
     if layout.features is not None and visible != layout.features:
         differs.append(f"features {','.join(feature_names(visible))}, not {','.join(feature_names(layout.features))}")
     if layout.order is not None and image.order != layout.order:

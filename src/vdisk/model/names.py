@@ -22,22 +22,31 @@ IMAGE_ID_KEY = "csi.imageid"
 SOURCE_KEY = "csi.source"
 
 
+_STEMS = {"volume": "volume", "snapshot": "snap", "group": "volume.group"}
+_SHORT = {"volume": "vol", "snapshot": "snap", "group": "group"}
+
+
 class Kind(enum.Enum):
-    """The two kinds of thing that the journal knows; the value is what users read."""
+    """The kinds of thing that the journal knows; the value is what users read.
+
+    A group (:mod:`.groups`) is a snapshot of several volumes. It has no image of its own: :meth:`image` names the RBD
+    group that it is made through.
+    """
 
     VOLUME = "volume"
     SNAPSHOT = "snapshot"
+    GROUP = "group"
 
     @property
     def _stem(self) -> str:
-        return "volume" if self is Kind.VOLUME else "snap"
+        return _STEMS[self.value]
 
     def directory(self, instance: str = DEFAULT_JOURNAL) -> str:
-        """Name of the directory object, ``csi.volumes.<instance>`` or ``csi.snaps.<instance>``."""
-        return f"csi.{self._stem}s.{instance}"
+        """Name of the directory object: ``csi.volumes.<instance>``, ``csi.snaps.<...>`` or ``csi.groups.<...>``."""
+        return f"csi.{self._stem.rpartition('.')[2]}s.{instance}"
 
     def key(self, request_name: str) -> str:
-        """Directory key of a request name, ``csi.volume.<name>`` or ``csi.snap.<name>``."""
+        """Directory key of a request name: ``csi.volume.<name>``, ``csi.snap.<name>``, ``csi.volume.group.<name>``."""
         return f"csi.{self._stem}.{request_name}"
 
     def request_name(self, key: str) -> str | None:
@@ -46,17 +55,17 @@ class Kind(enum.Enum):
         return key[len(prefix) :] if key.startswith(prefix) else None
 
     def object(self, uuid: str) -> str:
-        """Name of the journal object, ``csi.volume.<uuid>`` or ``csi.snap.<uuid>``."""
+        """Name of the journal object: ``csi.volume.<uuid>``, ``csi.snap.<uuid>`` or ``csi.volume.group.<uuid>``."""
         return f"csi.{self._stem}.{uuid}"
 
     def image(self, uuid: str) -> str:
-        """Name of the RBD image, ``csi-vol-<uuid>`` or ``csi-snap-<uuid>``."""
-        return f"csi-{'vol' if self is Kind.VOLUME else 'snap'}-{uuid}"
+        """Name of the RBD image, ``csi-vol-<uuid>`` or ``csi-snap-<uuid>``; of a group ``csi-group-<uuid>``."""
+        return f"csi-{_SHORT[self.value]}-{uuid}"
 
     @property
     def name_key(self) -> str:
         """Key of the request name inside the journal object, ``csi.volname`` or ``csi.snapname``."""
-        return "csi.volname" if self is Kind.VOLUME else "csi.snapname"
+        return "csi.snapname" if self is Kind.SNAPSHOT else "csi.volname"
 
 
 def is_journal(text: str) -> bool:

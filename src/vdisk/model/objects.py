@@ -85,6 +85,8 @@ class Snapshot(Identity):
     created_at: float | None
     state: str
     sealed: bool
+    group: str | None = None
+    """Handle of the group snapshot that it belongs to."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -96,4 +98,33 @@ class Snapshot(Identity):
             "state": self.state,
             "ready_to_use": self.state == "ready",
             "sealed": self.sealed,
+            **({"group": self.group} if self.group is not None else {}),
+        }
+
+
+@dataclass(frozen=True)
+class GroupSnapshot:
+    """Snapshots of several volumes at one moment. ``created_at`` is that of its first snapshot (epoch seconds)."""
+
+    name: str | None
+    handle: str
+    uuid: str
+    pool: str
+    namespace: str
+    state: str
+    snapshots: tuple[Snapshot, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        times = [snapshot.created_at for snapshot in self.snapshots if snapshot.created_at is not None]
+        return {
+            "name": self.name,
+            "handle": self.handle,
+            "uuid": self.uuid,
+            "pool": self.pool,
+            "namespace": self.namespace,
+            "created_at": rfc3339(min(times, default=None)),
+            "state": self.state,
+            "ready_to_use": self.state == "ready",
+            "snapshots": [snapshot.to_dict() for snapshot in self.snapshots],
         }

@@ -109,6 +109,8 @@ class Snap:
     """Name before it was moved to librbd's trash namespace; None outside of it."""
     created_at: float | None = None
     """Seconds since the epoch."""
+    group_id: str | None = None
+    """Id of the RBD group that the snapshot was made for; None for any other."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,8 @@ class Image:
     trashed: bool = False
     flags: int = 0
     """librbd's flags: object map or fast-diff known to be wrong."""
+    group_id: str | None = None
+    """Id of the RBD group that the image is a member of."""
 
     @classmethod
     def remains(cls, name: str, image_id: str) -> Image:

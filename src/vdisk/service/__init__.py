@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 from .checks import Checks
 from .core import Found, Service, Settings
+from .groups import Groups
 from .lineage import Lineage
 from .schedules import Schedules
 from .trash import Trash
 
-__all__ = ["Checks", "Found", "Lineage", "Schedules", "Service", "Services", "Settings", "Trash"]
+__all__ = ["Checks", "Found", "Groups", "Lineage", "Schedules", "Service", "Services", "Settings", "Trash"]
 
 
 @dataclass(frozen=True)
@@ -20,3 +21,4 @@ class Services:
     trash: Trash
     lineage: Lineage
     schedules: Schedules
+    groups: Groups

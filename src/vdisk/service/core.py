@@ -21,6 +21,7 @@ from ..engine.ports import Cluster
 from ..engine.workers import Workers
 from ..lifecycle.adopt import AdoptSnapshot, AdoptVolume, ReleaseVolume
 from ..lifecycle.base import Plan, Request, View
+from ..lifecycle.group_snap import RemoveGroup
 from ..lifecycle.removal import RemoveSnapshot, RemoveVolume
 from ..lifecycle.snap_create import CreateSnapshot
 from ..lifecycle.volume_clone import CloneVolume
@@ -30,6 +31,7 @@ from ..lifecycle.volume_resize import ResizeVolume
 from ..lifecycle.volume_restore import RestoreVolume
 from ..lifecycle.volume_revert import RevertVolume
 from ..model.errors import Internal, NotFound, NotReady, Pending, VdiskError
+from ..model.groups import Member, group_of_name, mapping_of
 from ..model.handles import Handle, HandleFormat
 from ..model.layout import Layout
 from ..model.names import DEFAULT_JOURNAL, Kind, parse_image_name
@@ -195,26 +197,29 @@ class Service:
         """Request an empty volume of ``size`` bytes."""
         return CreateVolume(where, name, _new_uuid(), size, layout)
 
-    def restore_volume(self, where: Location, name: str, snap: Found, size: int | None) -> Request:
-        """Request a volume with a snapshot's content."""
-        return RestoreVolume(where, name, _new_uuid(), snap.where, snap.uuid, size, Layout())
+    def restore_volume(self, where: Location, name: str, snap: Found, size: int | None, layout: Layout) -> Request:
+        """Request a volume with a snapshot's content; what its size and layout leave open is the snapshot's."""
+        return RestoreVolume(where, name, _new_uuid(), snap.where, snap.uuid, size, layout)
 
-    def clone_volume(self, where: Location, name: str, source: Found, size: int | None) -> Request:
+    def clone_volume(self, where: Location, name: str, source: Found, size: int | None, layout: Layout) -> Request:
         """Request a volume with another volume's present content."""
         if source.entry is None:
             raise NotReady(f"volume {source.name!r} in {source.where} is not complete yet; try again")
-        return CloneVolume(where, name, _new_uuid(), source.where, source.entry.image, size, Layout())
+        return CloneVolume(where, name, _new_uuid(), source.where, source.entry.image, size, layout)
 
     def create_snapshot(self, where: Location, name: str, image: str) -> Request:
         """Request a snapshot of any RBD image."""
-        return CreateSnapshot(where, name, _new_uuid(), image, Layout(features=self._settings.snapshot_features()))
+        return CreateSnapshot(where, name, _new_uuid(), image, self.snapshot_layout())
+
+    def snapshot_layout(self) -> Layout:
+        """Return how the images of snapshots are laid out."""
+        return Layout(features=self._settings.snapshot_features())
 
     def adopt(self, where: Location, name: str, image: str, snap: str | None) -> Request:
         """Request an existing image as a volume, or an existing snapshot of one as a snapshot."""
         if snap is None:
             return AdoptVolume(where, name, _new_uuid(), image)
-        layout = Layout(features=self._settings.snapshot_features())
-        return AdoptSnapshot(where, name, _new_uuid(), image, snap, layout)
+        return AdoptSnapshot(where, name, _new_uuid(), image, snap, self.snapshot_layout())
 
     def release(self, found: Found) -> Request:
         """Request that the journal forgets a volume."""
@@ -238,16 +243,15 @@ class Service:
 
     def remove(self, found: Found, keep_for: int = 0) -> Request:
         """Request the removal of a volume or snapshot, which can be undone for ``keep_for`` seconds."""
-        cls = RemoveVolume if found.kind is Kind.VOLUME else RemoveSnapshot
         now = time.time()
+        until, since = (now + keep_for, now) if keep_for else (0.0, 0.0)
+        if found.kind is Kind.GROUP:
+            members = tuple(Member(uuid) for uuid in mapping_of(found.entry).values())
+            return RemoveGroup(found.where, found.name, found.uuid, members, keep_until=until, deleted_at=since)
+        cls = RemoveVolume if found.kind is Kind.VOLUME else RemoveSnapshot
         return cls(
-            found.where,
-            found.name,
-            found.uuid,
-            keep_until=now + keep_for if keep_for else 0.0,
-            deleted_at=now if keep_for else 0.0,
-            own_name=own_name(found),
-        )
+            found.where, found.name, found.uuid, keep_until=until, deleted_at=since, own_name=own_name(found)
+        )  # fmt: skip
 
     def plan(self, request: Request) -> list[dict[str, str]]:
         """Return the steps that a request would run now; changes nothing."""
@@ -425,7 +429,14 @@ class Service:
             created_at=image.created_at if image is not None else None,
             state="ready" if complete else "pending",
             sealed=image is not None and image.snap(image.name) is not None,
+            group=self._group(found),
         )
+
+    def _group(self, found: Found) -> str | None:
+        """Return the handle of the group snapshot that a snapshot belongs to."""
+        uuid = group_of_name(found.name)
+        entry = self._cluster.entry(found.where, Kind.GROUP, uuid) if uuid is not None else None
+        return self.handle(found.where, entry.uuid) if entry and found.uuid in mapping_of(entry).values() else None
 
     def _adopted(self, where: Location, kind: Kind, ref: NameRef) -> str | None:
         """Return the uuid of the volume that an image of that name was adopted as."""

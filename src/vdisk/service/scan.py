@@ -6,6 +6,7 @@ forgotten. Each judgement reads what it needs anew, so what changes while the sc
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import Counter
@@ -24,14 +25,14 @@ from ..lifecycle.check_look import Limits, Look, Verdict, csi_uuid, finding, is_
 from ..lifecycle.check_trash import judge
 from ..model.errors import NotReady, VdiskError
 from ..model.findings import Subject, SubjectKind, Trouble
-from ..model.names import Kind
+from ..model.names import UUID_PATTERN, Kind
 from ..model.observed import Location, Task
 from ..model.records import Store
 
 T = TypeVar("T")
 _PAGE = 1000
 _CHUNK = 25
-_SUBJECT = {Kind.VOLUME: SubjectKind.VOLUME, Kind.SNAPSHOT: SubjectKind.SNAPSHOT}
+_SUBJECT = {kind: SubjectKind(kind.value) for kind in Kind}
 #: What a scan goes through, in order, for its progress.
 STEPS = ("list-objects", "check-journal", "check-images", "check-trash", "look-again", "repair")
 
@@ -153,7 +154,7 @@ class Scan:
             request = operation.request
             if operation.state.final and not operation.stuck:
                 continue
-            words |= {request.uuid, request.image, *(getattr(request, at, "") for at in ("image_id", "temp_id"))}
+            words |= {request.uuid, request.image, *request.goes, *request.also, getattr(request, "image_id", "")}
             if self._here(request.where):
                 words.add(request.name)
         return frozenset(words - {""})
@@ -214,6 +215,11 @@ class Scan:
                 if (task.pool, task.namespace) == (self._where.pool, self._where.namespace):
                     self._progress.count("tasks")
                     yield Subject(SubjectKind.TASK, task.id)
+        for name in self._cluster.survey_groups(self._where):
+            uuid = name.removeprefix(Kind.GROUP.image(""))
+            if uuid != name and re.fullmatch(UUID_PATTERN, uuid):
+                self._progress.count("groups")
+                yield Subject(SubjectKind.GROUP, uuid)
         for key, _ in self._cluster.survey_records(self._where, Store.TRASH):
             self._progress.count("records")
             yield Subject(SubjectKind.RECORD, key)
