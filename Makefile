@@ -12,7 +12,7 @@ BENCH ?=
 export VDISK_DEMO_DIR ?= /tmp/vdisk-demo
 
 .DEFAULT_GOAL := help
-.PHONY: help proto bootstrap roots demo demo-down lint test test-unit test-cluster bench clean
+.PHONY: help proto bootstrap roots demo demo-down lint docs sbom test test-unit test-cluster bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 16
@@ -35,6 +35,12 @@ demo-down: bootstrap  ## stop the cluster of the demonstration
 lint: bootstrap  ## formatting, lint, types
 	@$(TOX) -e lint
 
+docs: bootstrap  ## the documentation as HTML, in .cache/docs
+	@VDISK_DOCS=$(CACHE)/docs $(TOX) -e docs
+
+sbom: bootstrap  ## what the build and the tests are made of, in .cache/sbom.cdx.json (CycloneDX)
+	@VDISK_SBOM=$(CACHE)/sbom.cdx.json $(TOX) -e sbom -- $(PYTHON)
+
 test-unit: bootstrap  ## tests that need no cluster (PYTEST="-k name" for some)
 	@$(TOX) -e unit -- $(PYTEST)
 
@@ -42,7 +48,7 @@ test-cluster: roots  ## tests on real clusters (RELEASES="pacific reef" PYTEST="
 	@$(TOX) --notest -e cluster
 	@tools/test-cluster.sh $(RELEASES) -- $(PYTEST)
 
-test: lint roots test-unit test-cluster  ## all of it, from a bare machine
+test: lint docs roots test-unit test-cluster  ## all of it, from a bare machine
 
 bench: bootstrap  ## vdisk beside bare librbd and the command line (BENCH="--quick" and others: BENCH=--help)
 	@PYTHONPATH=.:tests $(PYTHON) -m bench $(BENCH)

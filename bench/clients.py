@@ -49,8 +49,8 @@ class Target:
 class Command:
     """A mgr command, repeated while it is answered EAGAIN, ``pause`` seconds later each time.
 
-    With ``until`` it is repeated until that field of its answer has that value, as a client does that asked with
-    ``wait`` 0 and looks whether the work is done.
+    An operation that is promised only, as with ``wait`` 0, is waited for together with those of the process' other
+    clients (:class:`_Polls`). With ``until`` the command is repeated until that field of its answer has that value.
     """
 
     arguments: Mapping[str, Any]
@@ -164,7 +164,8 @@ class Fleet:
 
 def _serve(pipe: Connection, target: Target, clients: int) -> None:
     """Run in a process: connect, then do what comes through the pipe until None does."""
-    workers = [_Client(target) for _ in range(clients)]
+    polls = _Polls(target)
+    workers = [_Client(target, polls) for _ in range(clients)]
     pipe.send("ready")
     while (work := pipe.recv()) is not None:
         results: list[Any] = [None] * len(work)
@@ -191,11 +192,51 @@ def answer_is_final(answer: Any) -> bool:
     return not (isinstance(answer, dict) and answer.get("state") == "pending")
 
 
-class _Client:
-    """One connection, and the images that it has open."""
+class _Polls:
+    """Waits for operations of all clients of a process with one command at a time, as the CSI driver does."""
+
+    _PAUSE = 0.05
 
     def __init__(self, target: Target) -> None:
         self._rados = target.connect()
+        self._changed = threading.Condition()
+        self._awaited: dict[str, dict[str, Any] | None] = {}
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def answered(self, operation: str) -> dict[str, Any]:
+        """Wait until an operation has answered; returns its row."""
+        with self._changed:
+            self._awaited[operation] = None
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._awaited[operation] is not None)
+            row = self._awaited.pop(operation)
+            assert row is not None
+        if not row["answered"] or row["error"]:
+            raise RuntimeError(f"operation {operation}: {row}")
+        return row
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: None in self._awaited.values())
+                ids = [operation for operation, row in self._awaited.items() if row is None]
+            arguments = {"prefix": "vdisk op ls", "ids": ",".join(ids), "format": "json"}
+            number, out, _ = self._rados.mgr_command(json.dumps(arguments), b"")
+            rows = json.loads(out) if number == 0 else []
+            with self._changed:
+                for row in rows:
+                    if row["answered"] or row["state"] in ("failed", "unknown"):
+                        self._awaited[row["id"]] = row
+                self._changed.notify_all()
+            time.sleep(self._PAUSE)
+
+
+class _Client:
+    """One connection, and the images that it has open."""
+
+    def __init__(self, target: Target, polls: _Polls) -> None:
+        self._rados = target.connect()
+        self._polls = polls
         self._contexts: dict[str, rados.Ioctx] = {}
         self._images: dict[tuple[str, str], rbd.Image] = {}
 
@@ -237,7 +278,10 @@ class _Client:
             number, out, status = self._rados.mgr_command(text, b"")
             if number == 0:
                 answer = json.loads(out) if out else {}
-                if answer_is_final(answer) and (job.until is None or answer[job.until[0]] == job.until[1]):
+                if not answer_is_final(answer):
+                    row = self._polls.answered(answer["operation"])
+                    return {**answer, **({"handle": row["handle"]} if "handle" in answer else {}), "state": "ready"}
+                if job.until is None or answer[job.until[0]] == job.until[1]:
                     return answer
             elif number != -errno.EAGAIN:
                 raise RuntimeError(f"{job.arguments}: {number} {status}")

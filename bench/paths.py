@@ -134,15 +134,13 @@ def clones(stage: Stage) -> None:
 
 
 def snapshot(stage: Stage, volume: dict[str, Any], wait: float | None = None) -> Command:
-    """Return the command that snapshots a volume, and is repeated until the snapshot is ready."""
+    """Return the command that snapshots a volume until the snapshot is ready."""
     arguments = {
         "prefix": "vdisk snap create",
         "image_spec": f"{volume['pool']}/{volume['image']}",
         "snap_name": stage.name("snapshot"),
     }
-    if wait is None:
-        return Command(arguments)
-    return Command({**arguments, "wait": wait}, until=("state", "ready"))
+    return Command(arguments if wait is None else {**arguments, "wait": wait})
 
 
 def bare_image(stage: Stage, name: str, size: int = GIB) -> None:

@@ -16,18 +16,21 @@ from .commands.access import Access
 from .commands.dispatch import declarations, dispatch
 from .commands.handlers import Handlers
 from .commands.turn import CommandThread
-from .engine import failpoints
+from .engine import clock, failpoints
 from .engine.census import Census
 from .engine.engine import Engine
 from .engine.engine import Settings as EngineSettings
 from .engine.health import HealthBoard
 from .engine.reaper import ReaperSettings
+from .engine.runs import Settings as RunSettings
+from .engine.scheduler import Scheduler
 from .engine.workers import Workers
 from .model.errors import NotReady
 from .model.handles import HandleFormat, is_cluster_id
 from .model.layout import SNAPSHOT_FEATURES, parse_features
 from .model.names import DEFAULT_JOURNAL, is_journal
-from .service import Checks, Groups, Lineage, Service, Services, Trash
+from .model.specs import parse_duration
+from .service import Checks, Groups, Lineage, Schedules, Service, Services, Trash
 from .service import Settings as ServiceSettings
 from .service.checks import Settings as CheckSettings
 from .service.housekeeping import Housekeeper
@@ -171,7 +174,7 @@ class Module(MgrModule):
         Option(
             "reaper_window",
             type="int",
-            default=4,
+            default=1,
             min=0,
             max=1000,
             runtime=True,
@@ -262,12 +265,14 @@ class Module(MgrModule):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._stop = threading.Event()
+        self._known_fsid: str | None = None
         self._command_thread = threading.local()
         self._queue = CommandThread(self.module_name, lambda: str(self.get_ceph_option("admin_socket")))
         self.health = HealthBoard(self.set_health_checks)
         self._handlers: Handlers | None = None
         self._engine: Engine | None = None
         self._census: Census | None = None
+        self._scheduler: Scheduler | None = None
         self._readers: Workers | None = None
         self._checkers: Workers | None = None
         self._services: Services | None = None
@@ -327,8 +332,22 @@ class Module(MgrModule):
             on_found=lambda where, found: None if self._housekeeper is None else self._housekeeper.told(where, found),
         )
         trash = Trash(self._cluster, self._engine, service, self.log)
-        lineage = Lineage(self._cluster, self._engine, service)
-        self._services = Services(service, checks, trash, lineage, Groups(self._cluster, service))
+        self._scheduler = Scheduler(
+            self._cluster,
+            self._engine,
+            RunSettings(snapshot_features=self._snapshot_features, keep_for=self._keep_for),
+            self.health,
+            self.log,
+            clock.from_environment(os.environ),
+        )
+        self._services = Services(
+            service,
+            checks,
+            trash,
+            Lineage(self._cluster, self._engine, service),
+            Schedules(self._cluster, self._scheduler, service),
+            Groups(self._cluster, service),
+        )
         self._housekeeper = Housekeeper(
             self._cluster,
             self._checkers,
@@ -351,6 +370,8 @@ class Module(MgrModule):
         self._engine.recover()
         if self._census is not None:
             self._census.start()
+        if self._scheduler is not None:
+            self._scheduler.start()
         self._housekeeper.run(self._stop)
 
     def shutdown(self) -> None:
@@ -359,6 +380,8 @@ class Module(MgrModule):
         self._handlers = None
         if self._census is not None:
             self._census.stop()
+        if self._scheduler is not None:
+            self._scheduler.stop()
         if self._services is not None:
             self._services.checks.stop()
         if self._engine is not None:
@@ -391,7 +414,10 @@ class Module(MgrModule):
         return str(self.get_module_option(name) or "")
 
     def _fsid(self) -> str:
-        return str(self.get("mon_map")["fsid"])
+        # Asked for with every handle, and never another: the mgr would make the whole map anew each time.
+        if self._known_fsid is None:
+            self._known_fsid = str(self.get("mon_map")["fsid"])
+        return self._known_fsid
 
     def _cluster_id(self) -> str:
         text = self._text("cluster_id")
@@ -406,6 +432,10 @@ class Module(MgrModule):
             return HandleFormat(self._text("handle_format"))
         except ValueError:
             return HandleFormat.CSTOR
+
+    def _keep_for(self) -> int:
+        text = self._text("trash_keep_for")
+        return parse_duration(text, "option trash_keep_for") if text else 0
 
     def _snapshot_features(self) -> int:
         text = self._text("snapshot_image_features")

@@ -29,6 +29,7 @@ _DIRECTORIES = {
 _LABELS = {"csi.volume.": "volume", "csi.snap.": "snapshot", "csi.volume.group.": "group"}
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _ENTRY = re.compile(rf"csi\.(?:volume|snap|volume\.group)\.({_UUID.pattern})")
+_SCHEDULE_ID = re.compile(r"^(run|made)\.[0-9a-f]{12}")
 _PARTS = ("rbd_header", "rbd_object_map", "rbd_data", "journal")
 #: Objects that say nothing by being there: their keys are what counts, or they belong to RBD's own house.
 _FIXED = {
@@ -37,6 +38,7 @@ _FIXED = {
     "vdisk.trash",
     "vdisk.images",
     "vdisk.check",
+    "vdisk.schedules",
     "rbd_directory",
     "rbd_group_directory",
     "rbd_info",
@@ -161,6 +163,8 @@ class _Reader:
             yield _intent(value)
         for store in ("vdisk.trash", "vdisk.images"):
             yield from (f"record {store} {key}" for key in omap(self._ioctx, store))
+        for key in omap(self._ioctx, "vdisk.schedules"):
+            yield "record vdisk.schedules " + _SCHEDULE_ID.sub(r"\1.<id>", key)
         yield from self._strays()
 
     def _task_lines(self) -> Iterator[str]:

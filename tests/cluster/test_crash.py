@@ -154,6 +154,8 @@ class Site:
         """Remove all volumes and snapshots, and wait until what vdisk itself has to do for it is done."""
         for item in self.ask("group snap ls", pool_spec=self.spec):
             self.ask("group snap rm", group=item["handle"])
+        for row in self.ask("schedule ls", pool_spec=self.spec):
+            self.ask("schedule rm", pool_spec=row["target"])
         for kind, argument in (("snap", "snapshot"), ("volume", "volume")):
             for item in self.ask(f"{kind} ls", pool_spec=self.spec):
                 self.ask(f"{kind} rm", **{argument: item["handle"]})
@@ -265,6 +267,14 @@ def _release(site: Site) -> Mapping[str, Any]:
     return {"prefix": "vdisk release", "volume": f"{site.spec}/src"}
 
 
+def _schedule(site: Site) -> Mapping[str, Any]:
+    return {"prefix": "vdisk schedule add", "pool_spec": f"{site.spec}/src", "interval": "1d", "keep": "7d"}
+
+
+def _unschedule(site: Site) -> Mapping[str, Any]:
+    return {"prefix": "vdisk schedule rm", "pool_spec": f"{site.spec}/src"}
+
+
 def _kept(site: Site) -> None:
     site.volume()
     site.vdisk("volume rm", volume=f"{site.spec}/src", keep_for="7d")
@@ -291,6 +301,19 @@ def _adopted_again(site: Site) -> None:
     with site.ioctx() as ioctx:
         (image,) = rbd.RBD().list(ioctx)
     assert site.ask("adopt", image_spec=f"{site.spec}/{image}", name="src")["state"] == "ready"
+
+
+def _scheduled(site: Site) -> None:
+    site.volume()
+    _repeat(SCENARIOS["schedule add"], site)
+
+
+def _scheduled_again(site: Site) -> None:
+    """There is one schedule, by its id too; removed and added again it is another."""
+    first = _repeat(SCENARIOS["schedule add"], site)
+    assert _repeat(SCENARIOS["schedule add"], site) == first
+    assert len(_repeat(SCENARIOS["schedule rm"], site)["removed"]) == 1
+    assert _repeat(SCENARIOS["schedule add"], site)["id"] != first["id"]
 
 
 def _without_cut(site: Site) -> None:
@@ -403,6 +426,8 @@ SCENARIOS = {
         Scenario("adopt, snapshot", _cut_by_hand, _adopt_snapshot, _without_cut, ("snap", "new")),
         Scenario("volume flatten", _with_clone, _flatten, lambda site: None, _CHILD),
         Scenario("release", Site.volume, _release, _adopted_again),
+        Scenario("schedule add", Site.volume, _schedule, _scheduled_again, _SRC),
+        Scenario("schedule rm", _scheduled, _unschedule, _scheduled_again, _SRC),
         Scenario("snap create", Site.volume, _snap, _create_again("snap rm", "snapshot", _snap), ("snap", "new")),
         Scenario(
             "group snap create",

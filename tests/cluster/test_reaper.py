@@ -108,7 +108,7 @@ def test_the_window_bounds_what_rbd_support_has_and_survives_a_failover(
         vdisk.drained(pool)
     finally:
         option(cluster, "reaper_threads", "64")
-        option(cluster, "reaper_window", "4")
+        option(cluster, "reaper_window", None)
     assert_nothing_left(cluster, pool)
     assert failed_events(cluster) <= before
 

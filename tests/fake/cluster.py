@@ -264,6 +264,10 @@ class FakeCluster:
             found.append((name, uuid, entry, self.image_of(where, entry) if entry is not None and wanted else None))
         return found
 
+    def entries(self, where: Location, kind: Kind, uuids: Sequence[str]) -> list[Entry | None]:
+        """Return many journal objects in their order."""
+        return [self.entry(where, kind, uuid) for uuid in uuids]
+
     def count_names(self, where: Location, kind: Kind, limit: int) -> int:
         """Count the names in a directory, no further than ``limit``."""
         return len(self.names(where, kind, "", limit))
@@ -674,6 +678,15 @@ class FakeCluster:
                 self.space(where).records[store].pop(key, None)
         self._moment("erase_records", "after", where)
 
+    def erase_prefix(self, where: Location, store: Store, prefix: str) -> None:
+        """Erase all records whose keys begin so."""
+        self._moment("erase_prefix", "before", where)
+        with self._lock:
+            records = self.space(where).records[store]
+            for key in [key for key in records if key.startswith(prefix)]:
+                del records[key]
+        self._moment("erase_prefix", "after", where)
+
     def pool_usage(self, pool_id: int) -> tuple[int, int]:
         """Return what a test says of every pool: (bytes stored, bytes available)."""
         return self.usage
@@ -714,11 +727,11 @@ class FakeCluster:
             found = [self._trashed(where, image_id) for image_id in sorted(self.space(where).trash)]
         yield from (entry for entry in found if entry is not None)
 
-    def survey_records(self, where: Location, store: Store) -> Iterator[tuple[str, str]]:
-        """Yield every record of a store."""
+    def survey_records(self, where: Location, store: Store, after: str = "") -> Iterator[tuple[str, str]]:
+        """Yield every record of a store that follows the key ``after``."""
         self._read("survey_records", where)
         with self._lock:
-            found = sorted(self.space(where).records[store].items())
+            found = sorted(pair for pair in self.space(where).records[store].items() if pair[0] > after)
         yield from found
 
     def trashed(self, where: Location, image_id: str) -> Trashed | None:

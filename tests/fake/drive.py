@@ -15,6 +15,7 @@ from vdisk.lifecycle.adopt import AdoptSnapshot, AdoptVolume, ReleaseVolume
 from vdisk.lifecycle.base import Request
 from vdisk.lifecycle.group_snap import CreateGroup, RemoveGroup
 from vdisk.lifecycle.removal import Removal, RemoveSnapshot, RemoveVolume
+from vdisk.lifecycle.schedule_change import AddSchedule, RemoveSchedule
 from vdisk.lifecycle.snap_create import CreateSnapshot
 from vdisk.lifecycle.steps import Seal
 from vdisk.lifecycle.undelete import RestoreBare, UndeleteSnapshot, UndeleteVolume
@@ -28,6 +29,9 @@ from vdisk.model.groups import Member
 from vdisk.model.handles import Handle
 from vdisk.model.layout import SNAPSHOT_FEATURES, Layout
 from vdisk.model.names import temp_image
+from vdisk.model.records import Store
+from vdisk.model.schedules import Made
+from vdisk.model.schedules import Run as ScheduleRun
 
 from .cluster import FakeCluster
 
@@ -242,6 +246,28 @@ def removed_group(fake: FakeCluster) -> RemoveGroup:
     return RemoveGroup(group.where, group.name, group.uuid, members)
 
 
+def schedule_request(fake: FakeCluster, volume: Request) -> AddSchedule:
+    """Return the request for a schedule of a volume."""
+    return AddSchedule(volume.where, volume.name, volume.uuid, 60, None, "0123456789ab", "24h", fake.now)
+
+
+def scheduled(fake: FakeCluster) -> AddSchedule:
+    """Make a volume and a schedule for it that has run."""
+    request = schedule_request(fake, a_volume(fake))
+    do(fake, request)
+    schedule = request.schedule()
+    ran, made = ScheduleRun(fake.now).to_text(), Made({1.0: "x"}).to_text()
+    fake.put_records(request.where, Store.SCHEDULES, {schedule.run_key: ran, schedule.made_key(request.uuid): made})
+    return request
+
+
+def unscheduled(request: AddSchedule) -> RemoveSchedule:
+    """Return the request that removes a schedule."""
+    return RemoveSchedule(
+        request.where, request.name, request.uuid, request.minutes, request.start, request.schedule_id
+    )
+
+
 SCENARIOS: dict[str, Callable[[FakeCluster], Request]] = {
     "create": lambda fake: CreateVolume(fake.where(), "pvc-1", uuid_of(1), GIB, Layout()),
     "create-in-namespace": lambda fake: CreateVolume(
@@ -276,6 +302,9 @@ SCENARIOS: dict[str, Callable[[FakeCluster], Request]] = {
     "release": lambda fake: ReleaseVolume(fake.where(), "pvc-1", a_volume(fake).uuid),
     "release-adopted": lambda fake: ReleaseVolume(fake.where(), "pvc-1", do(fake, adopted(fake)).uuid),
     "rm-adopted": lambda fake: RemoveVolume(fake.where(), "pvc-1", do(fake, adopted(fake)).uuid, own_name="plain"),
+    "schedule-add": lambda fake: schedule_request(fake, a_volume(fake)),
+    "schedule-change": lambda fake: replace(scheduled(fake), keep="7d"),
+    "schedule-rm": lambda fake: unscheduled(scheduled(fake)),
     "rm-with-temp": lambda fake: removed_with_temp(fake, False),
     "rm-with-temp-of-itself": lambda fake: removed_with_temp(fake, True),
     "rm-with-clone": removed_with_clone,

@@ -9,13 +9,17 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from vdisk.engine.clock import Clock
 from vdisk.engine.engine import Engine, Settings
+from vdisk.engine.health import HealthBoard
 from vdisk.engine.operation import Operation
 from vdisk.engine.reaper import ReaperSettings
+from vdisk.engine.runs import Settings as RunSettings
+from vdisk.engine.scheduler import Scheduler
 from vdisk.engine.workers import Workers
 from vdisk.model.handles import HandleFormat
 from vdisk.model.layout import SNAPSHOT_FEATURES
-from vdisk.service import Checks, Groups, Lineage, Service, Services, Trash
+from vdisk.service import Checks, Groups, Lineage, Schedules, Service, Services, Trash
 from vdisk.service import Settings as ServiceSettings
 from vdisk.service.checks import Settings as CheckSettings
 
@@ -59,9 +63,23 @@ class Mgr:
         clock = lambda: fake.now  # noqa: E731
         self.checks = Checks(self.session, self.engine, self.readers, quick, LOG, clock)
         self.trash = Trash(self.session, self.engine, self.service, LOG, clock)
-        lineage = Lineage(self.session, self.engine, self.service)
-        groups = Groups(self.session, self.service)
-        self.services = Services(self.service, self.checks, self.trash, lineage, groups)
+        self.board = HealthBoard(lambda checks: None)
+        self.scheduler = Scheduler(
+            self.session,
+            self.engine,
+            RunSettings(lambda: SNAPSHOT_FEATURES, lambda: int(options.get("keep_for", 0))),
+            self.board,
+            LOG,
+            Clock(clock, 0.002),
+        )
+        self.services = Services(
+            self.service,
+            self.checks,
+            self.trash,
+            Lineage(self.session, self.engine, self.service),
+            Schedules(self.session, self.scheduler, self.service),
+            Groups(self.session, self.service),
+        )
 
     def until(self, condition: Callable[[], bool], what: str = "it") -> None:
         """Wait until a condition on the engine's operations holds; not every change of it is announced."""
@@ -102,6 +120,7 @@ class Mgr:
     def stop(self) -> None:
         """Stop the module as the mgr does."""
         self.checks.stop()
+        self.scheduler.stop()
         self.engine.stop(PATIENCE)
         self.readers.stop(PATIENCE)
 

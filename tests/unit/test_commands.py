@@ -78,6 +78,19 @@ def signatures(parser):
 
 
 LINES = {
+    "schedule add rbd/pvc-1 1h --start-time 03:00 --keep 24h7d4w3m --wait 5": {
+        "pool_spec": "rbd/pvc-1",
+        "interval": "1h",
+        "start_time": "03:00",
+        "keep": "24h7d4w3m",
+        "wait": 5.0,
+    },
+    "schedule add rbd/ns 30m --dry-run": {"pool_spec": "rbd/ns", "interval": "30m", "dry_run": True},
+    "schedule ls": {"pool_spec": None},
+    "schedule ls rbd/pvc-1": {"pool_spec": "rbd/pvc-1"},
+    "schedule rm rbd/pvc-1": {"interval": None},
+    "schedule rm rbd 1d 03:00 --dry-run": {"interval": "1d", "start_time": "03:00", "dry_run": True},
+    "schedule status rbd": {"pool_spec": "rbd"},
     "volume flatten rbd/pvc-1 --wait 60": {"volume": "rbd/pvc-1", "wait": 60.0},
     "tree rbd/ns": {"pool_spec": "rbd/ns"},
     "adopt rbd/golden@v1 base-1 --dry-run": {"image_spec": "rbd/golden@v1", "name": "base-1"},

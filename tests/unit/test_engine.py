@@ -240,7 +240,9 @@ def test_what_passes_is_tried_again(fake, mgr, method, error):
     [
         name
         for name in SCENARIOS
-        if not name.startswith(("rm", "snap-rm", "group-rm", "resize", "flatten", "trash", "adopt", "release"))
+        if not name.startswith(
+            ("rm", "snap-rm", "group-rm", "resize", "flatten", "trash", "adopt", "release", "schedule")
+        )
     ],
 )
 def test_a_full_pool_fails_a_creation_and_leaves_no_trace(fake, mgr, scenario):

@@ -20,7 +20,7 @@ from vdisk.model.names import Kind
 CREATING = [
     name
     for name in SCENARIOS
-    if not name.startswith(("rm", "snap-rm", "group-rm", "resize", "flatten", "trash", "adopt", "release"))
+    if not name.startswith(("rm", "snap-rm", "group-rm", "resize", "flatten", "trash", "adopt", "release", "schedule"))
 ]
 REMOVE = {Kind.VOLUME: RemoveVolume, Kind.SNAPSHOT: RemoveSnapshot, Kind.GROUP: RemoveGroup}
 REMOVING = [

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Mapping
 
 import pytest
 
 from fake.cluster import FakeCluster
 from fake.drive import GIB, do, snapshot_request, uuid_of
-from fake.engines import Gate, Mgr
+from fake.engines import Gate, Gates, Mgr
 from vdisk.engine.operation import State
 from vdisk.engine.reaper import Reaper, ReaperSettings
 from vdisk.engine.waiting import Key, Waiting
@@ -17,6 +18,7 @@ from vdisk.lifecycle.removal import RemoveSnapshot, RemoveVolume
 from vdisk.lifecycle.volume_create import CreateVolume
 from vdisk.model.errors import NotReady
 from vdisk.model.layout import Layout
+from vdisk.model.observed import Location
 
 LOG = logging.getLogger("vdisk.test")
 
@@ -69,6 +71,26 @@ def test_what_has_a_task_already_is_left_to_it(fake: FakeCluster) -> None:
     assert waiting is not None
     assert str(before) in str(waiting)
     assert fake.calls.count("queue_removal") == 1
+
+
+def test_a_look_that_began_before_an_image_was_given_does_not_have_it_given_twice(
+    fake: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where, ids = fake.where(), trashed(fake, "rbd", 2)
+    reaper, _ = reaper_on(fake, window=1)
+    tasks_of = fake.tasks_of
+
+    def overtaken(place: Location) -> Mapping[str, str]:
+        before = tasks_of(place)
+        monkeypatch.setattr(fake, "tasks_of", tasks_of)
+        assert reaper.remove(where, ids[0]) is not None
+        return before
+
+    monkeypatch.setattr(fake, "tasks_of", overtaken)
+    assert reaper.remove(where, ids[1]) is None
+    assert isinstance(reaper.remove(where, ids[0]), Waiting)
+    assert fake.calls.count("queue_removal") == 1
+    assert list(fake.space(where).trash) == ids[:1]
 
 
 def test_without_threads_everything_waits_for_a_place_at_rbd_support(fake: FakeCluster) -> None:
@@ -157,6 +179,29 @@ def test_no_pool_takes_every_thread(fake: FakeCluster) -> None:
     assert not any(operation.state.final for operation in stuck)
     gate.open()
     mgr.ended(*stuck)
+    mgr.engine.stop(1)
+
+
+def test_answers_come_before_reclaiming_for_a_while(fake: FakeCluster) -> None:
+    doomed = [
+        do(fake, CreateVolume(fake.where(), f"pvc-{number}", uuid_of(number), GIB, Layout())) for number in range(6)
+    ]
+    mgr = Mgr(fake, reaper=ReaperSettings(threads=lambda: 64, window=lambda: 0))
+    mgr.engine.recover()
+    creating, reclaiming = Gate("create_image", count=3), Gate("remove_trashed", count=6)
+    fake.hook = Gates(creating, reclaiming)
+    creates = [CreateVolume(fake.where(), f"new-{n}", uuid_of(100 + n), GIB, Layout()) for n in range(3)]
+    made = fake.calls.count("create_image")
+    operations = [mgr.engine.submit(request) for request in creates]
+    mgr.until(lambda: fake.calls.count("create_image") == made + 3, "workers are at work")
+    removals = [mgr.engine.submit(RemoveVolume(v.where, v.name, v.uuid)) for v in doomed]
+    mgr.until(lambda: all(operation.answered for operation in removals), "all have answered")
+    assert fake.calls.count("remove_trashed") <= 1
+    # Nothing more is asked for, so all of them go on, though the one at work is stuck.
+    mgr.until(lambda: fake.calls.count("remove_trashed") == 6, "all are being removed")
+    reclaiming.open()
+    creating.open()
+    mgr.ended(*operations, *removals)
     mgr.engine.stop(1)
 
 

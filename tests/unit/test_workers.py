@@ -1,6 +1,7 @@
 """The worker pool's shares and the order of locks."""
 
 import threading
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -87,6 +88,31 @@ def test_a_job_that_comes_as_a_thread_goes_home_is_not_left_lying(workers):
     pool._rest = late
     pool.submit("a", lambda: None)
     assert done.wait(PATIENCE)
+
+
+def test_a_limit_that_fell_and_rose_leaves_no_job_lying():
+    limit, together = [6], threading.Barrier(7)
+    pool = Workers("test", lambda: limit[0], LOG)
+    for _ in range(2):
+        for group in range(6):
+            pool.submit(group, lambda: together.wait(PATIENCE))
+        together.wait(PATIENCE)
+    until = time.monotonic() + PATIENCE
+    while pool._idle < 6:
+        assert time.monotonic() < until
+    limit[0] = 1  # all but one are one too many now
+    done, release = threading.Event(), threading.Event()
+    pool.submit("a", done.set)
+    assert done.wait(PATIENCE)
+    pool.submit("a", lambda: release.wait(PATIENCE))
+    done.clear()
+    pool.submit("b", done.set)
+    assert not done.is_set()
+    limit[0] = 2
+    pool.nudge()
+    assert done.wait(PATIENCE)
+    release.set()
+    assert pool.stop(PATIENCE)
 
 
 def test_a_failing_job_takes_no_thread_with_it(workers):

@@ -26,6 +26,8 @@ from .tasks import TaskQueue
 
 #: A beacon goes out every two seconds (mgr_beacon_period) and takes a monitor round.
 FENCE_SECONDS = 5.0
+#: Journal objects that are read side by side.
+_SIDE_BY_SIDE = 1000
 
 
 class CephCluster:
@@ -219,6 +221,10 @@ class CephCluster:
         """Erase records."""
         self.records.erase(where, store, keys)
 
+    def erase_prefix(self, where: Location, store: Store, prefix: str) -> None:
+        """Erase all records whose keys begin with ``prefix``."""
+        self.records.erase_prefix(where, store, prefix)
+
     def queue_removal(self, where: Location, image_id: str) -> str | None:
         """Give a trashed image to rbd_support and return the task id, None when the image is gone."""
         return self.tasks.add_trash_remove(where, image_id)
@@ -298,6 +304,14 @@ class CephCluster:
         """Count the names in a directory, no further than ``limit``."""
         return self.journal.count(where, kind, limit)
 
+    def entries(self, where: Location, kind: Kind, uuids: Sequence[str]) -> list[Entry | None]:
+        """Return many journal objects in their order, read side by side."""
+        with self.data.ioctx(where, f"reading {kind.value}s in {where}") as ioctx:
+            found: list[Entry | None] = []
+            for at in range(0, len(uuids), _SIDE_BY_SIDE):
+                found += self.journal.entries(ioctx, kind, uuids[at : at + _SIDE_BY_SIDE])
+            return found
+
     def image_of(self, where: Location, entry: Entry) -> Image | None:
         """Return an entry's image by its stored id, in one read."""
         if entry.image_id is None:
@@ -365,9 +379,8 @@ class CephCluster:
         """Yield every entry of the trash."""
         return self.surveys.trash(where)
 
-    def survey_records(self, where: Location, store: Store) -> Iterator[tuple[str, str]]:
-        """Yield every record of a store."""
-        after = ""
+    def survey_records(self, where: Location, store: Store, after: str = "") -> Iterator[tuple[str, str]]:
+        """Yield every record of a store that follows the key ``after``."""
         while page := self.records.page(where, store, after):
             yield from page.items()
             after = max(page, key=str.encode)

@@ -35,6 +35,12 @@ class Records:
         with self._connection.ioctx(where, f"writing {store.value} of {where}") as ioctx:
             omap.set_values(ioctx, store.value, {key: value.encode() for key, value in records.items()})
 
+    def erase_prefix(self, where: Location, store: Store, prefix: str) -> None:
+        """Erase all records whose keys begin with ``prefix``, page by page."""
+        with self._connection.ioctx(where, f"erasing records of {store.value} of {where}") as ioctx:
+            while (page := omap.get_page(ioctx, store.value, "", prefix, _PAGE)) is not None and page[0]:
+                omap.remove_keys(ioctx, store.value, [key for key, _ in page[0]])
+
     def erase(self, where: Location, store: Store, keys: list[str]) -> None:
         """Erase records; absent ones are no error."""
         with self._connection.ioctx(where, f"erasing records of {store.value} of {where}") as ioctx:

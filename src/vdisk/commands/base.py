@@ -7,8 +7,10 @@ from typing import Any
 
 from ..lifecycle.base import Request
 from ..model.errors import InvalidArgument
+from ..model.handles import Handle
 from ..model.names import check_request_name
 from ..model.observed import Location
+from ..model.specs import PoolSpec, Ref, parse_volume_ref
 from ..service import Services
 from .access import Access
 from .render import Answer
@@ -37,6 +39,26 @@ class BaseHandlers:
 
     def _wait(self, args: Arguments) -> float:
         return self._default_wait() if args["wait"] is None else float(args["wait"])
+
+    def _volume_or_none(self, text: str) -> Ref | None:
+        """Return the reference to a volume that ``pool_spec`` is, None for ``pool[/namespace]``.
+
+        ``pool/x`` means the namespace x where there is one, else the volume x.
+        """
+        if "/" not in text and not text.startswith(("0101-", "0001-")):
+            return None
+        ref = parse_volume_ref(text, "pool_spec")
+        return None if not isinstance(ref, Handle) and self._is_namespace(text) else ref
+
+    def _is_namespace(self, text: str) -> bool:
+        parts = text.split("/")
+        if len(parts) != 2:
+            return False
+        spec = PoolSpec(*parts)
+        if self._access.may(*parts) and not self._access.may(spec.pool, ""):
+            return True
+        root = self._access.locate(PoolSpec(spec.pool))
+        return spec.namespace in self._service.namespaces(root.pool_id, root.pool)
 
     def _dry_run(self, request: Request) -> Answer:
         return {"dry_run": True, "kind": request.kind, "steps": self._service.plan(request)}

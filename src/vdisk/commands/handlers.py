@@ -28,6 +28,7 @@ from .base import Arguments, page
 from .handlers_adopt import AdoptHandlers
 from .handlers_check import CheckHandlers
 from .handlers_group import GroupHandlers
+from .handlers_schedule import ScheduleHandlers
 from .handlers_trash import TrashHandlers
 from .handlers_tree import TreeHandlers
 from .render import Answer
@@ -36,7 +37,7 @@ from .render import Answer
 MAX_IDS = 1000
 
 
-class Handlers(CheckHandlers, TrashHandlers, AdoptHandlers, TreeHandlers, GroupHandlers):
+class Handlers(CheckHandlers, TrashHandlers, AdoptHandlers, TreeHandlers, ScheduleHandlers, GroupHandlers):
     """One method a command, named in the table."""
 
     # -- volumes -------------------------------------------------------------------------------------------------

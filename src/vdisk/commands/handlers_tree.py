@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..model.handles import Handle
 from ..model.names import Kind
-from ..model.specs import PoolSpec, parse_pool_spec, parse_volume_ref
+from ..model.specs import parse_pool_spec
 from .base import Arguments, BaseHandlers
 from .render import Answer
 
@@ -17,24 +16,12 @@ class TreeHandlers(BaseHandlers):
     def tree(self, args: Arguments) -> Answer:
         """``vdisk tree``: of a pool or namespace, or of one volume's family."""
         text = args["pool_spec"]
-        ref = None
-        if "/" in text or text.startswith(("0101-", "0001-")):
-            ref = parse_volume_ref(text, "pool_spec")
-        if ref is None or (not isinstance(ref, Handle) and self._is_namespace(text)):
+        ref = self._volume_or_none(text)
+        if ref is None:
             family = self._services.lineage.of_location(self._access.locate(parse_pool_spec(text)))
         else:
             family, _ = self._services.lineage.of(self._access.find(Kind.VOLUME, ref))
         return [self._masked(family.to_dict(root)) for root in family.roots()]
-
-    def _is_namespace(self, text: str) -> bool:
-        parts = text.split("/")
-        if len(parts) != 2:
-            return False
-        spec = PoolSpec(*parts)
-        if self._access.may(*parts) and not self._access.may(spec.pool, ""):
-            return True
-        root = self._access.locate(PoolSpec(spec.pool))
-        return spec.namespace in self._service.namespaces(root.pool_id, root.pool)
 
     def _masked(self, node: dict[str, Any], below_hidden: bool = False) -> dict[str, Any]:
         """Return a node without what lies in pools that the caller may not see, its clones likewise."""

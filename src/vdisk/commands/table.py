@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .arguments import Argument, Command
 
 _POOL = Argument("pool_spec", required=True, help="pool[/namespace]")
@@ -25,6 +27,8 @@ _LAYOUT = (
     Argument("stripe_unit", "size", help="bytes, with stripe_count"),
     Argument("stripe_count", "int", help="objects to stripe over, with stripe_unit"),
 )
+_SCOPE = Argument("pool_spec", required=True, help="pool[/namespace], or a volume: handle or pool[/namespace]/name")
+_START = Argument("start_time", help="time of day in UTC, or with an offset, that intervals count from, such as 03:00")
 _OP = Argument("id", required=True, help="id of the operation")
 
 COMMANDS: tuple[Command, ...] = (
@@ -248,6 +252,40 @@ COMMANDS: tuple[Command, ...] = (
             Argument("repair", "bool", help="repair what cannot lose data, or the findings named"),
         ),
         changes=True,
+    ),
+    Command(
+        "schedule add",
+        "schedule_add",
+        "Snapshot a volume, or every volume of a pool or namespace (later ones too), each <interval>: 30m, 1h, 2d. "
+        "Without --keep nothing is ever removed; repeating it with another --keep changes that",
+        (
+            _SCOPE,
+            Argument("interval", required=True, help="such as 30m, 1h or 2d"),
+            _START,
+            Argument("keep", help="how many to keep: numbers with n (any), h, d, w, m or y, such as 24h7d4w3m"),
+        ),
+        changes=True,
+    ),
+    Command(
+        "schedule ls",
+        "schedule_ls",
+        "List snapshot schedules: all, those of a pool or namespace, or those that a volume has",
+        (replace(_SCOPE, required=False),),
+        columns=("target", "interval", "start_time", "keep", "created_at"),
+    ),
+    Command(
+        "schedule rm",
+        "schedule_rm",
+        "Remove the schedules of a volume, or those for every volume of a pool or namespace; the snapshots stay",
+        (_SCOPE, Argument("interval", help="only the one of this interval"), _START),
+        changes=True,
+    ),
+    Command(
+        "schedule status",
+        "schedule_status",
+        "Show how snapshot schedules do: next and last run, errors, how many snapshots were made and are held",
+        (replace(_SCOPE, required=False),),
+        columns=("target", "interval", "state", "last_run", "next_run", "made", "kept", "error"),
     ),
     Command("status", "status", "Show how busy vdisk is: operations by state, workers, what could not be read"),
 )

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 import uuid as uuids
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -46,8 +46,11 @@ _BACKGROUND_SHARE = 10
 _PREPARING = 4
 #: Seconds that a command with ``--wait 0`` gives its intent to become durable.
 ACCEPT_SECONDS = 2.0
-#: Seconds in which an operation that a worker took at once writes its intent itself.
-_ACCEPT_SOON = 0.05
+#: Seconds in which an operation that a worker took at once writes its intent itself. The command thread waits so long.
+_ACCEPT_SOON = 0.005
+#: When a request finds more than this share of the workers at work, the reaper gets by with that share of its threads
+#: for so many seconds: the space of what is deleted comes back after the answers, unless so many images wait for it.
+_BUSY, _HELD_BACK, _HELD_SECONDS, _HELD_AT_MOST = 1 / 32, 1 / 32, 1.0, 1000
 #: Threads that write the intents of operations that no worker is free for yet.
 _ACCEPTORS = 8
 #: Names of the failpoints around an intent's writing and erasing.
@@ -103,7 +106,7 @@ class Engine:
         self._workers = Workers("vdisk-worker", settings.workers, log)
         # What nobody waits for has threads of its own, so that a thousand seals or removals hold up no request.
         self._background = Workers("vdisk-background", settings.workers, log)
-        self._reapers = Workers("vdisk-reaper", lambda: settings.reaper.threads() or _PREPARING, log)
+        self._reapers = Workers("vdisk-reaper", self._reaper_threads, log)
         self._acceptors = Workers("vdisk-accept", lambda: _ACCEPTORS, log)
         self._timer = Timer("vdisk-timer", log)
         self._changed = threading.Condition()
@@ -111,6 +114,7 @@ class Engine:
         self._book = Book(clock)
         self._awaited: dict[Key, set[str]] = {}
         self._looking = False
+        self._busy_until = 0.0
         self._recovery = Recovery(cluster, self._workers, self._timer, self._changed, self._go_on, log)
         self._stopping = False
 
@@ -129,6 +133,8 @@ class Engine:
             limit = self._settings.queue_limit()
             if self._book.unanswered >= limit or len(self._book.live) >= limit * _BACKGROUND_SHARE:
                 raise Throttled(f"{len(self._book.live)} operations are queued already; try again later")
+            if sum(self._workers.load()) > self._settings.workers() * _BUSY:
+                self._hold_reapers()
             operation = Operation(self._new_id(), request, self._clock())
             self._book.open(operation)
             if not self._recovery.hold_back(operation):
@@ -165,6 +171,12 @@ class Engine:
                 f"{operation.request.where.pool!r} does not answer or others come first; repeat the command"
             )
         return settled()
+
+    def wait_any(self, operations: Iterable[Operation], seconds: float) -> None:
+        """Wait at most ``seconds`` until one of several operations answered or ended."""
+        waited = list(operations)
+        with self._changed:
+            self._changed.wait_for(lambda: any(op.answered or op.state.final for op in waited), seconds)
 
     def rest(self, operation: Operation, seconds: float, give_way: GiveWay = never) -> None:
         """Wait at most ``seconds`` until an operation ended, or waits for something else to pass."""
@@ -354,6 +366,28 @@ class Engine:
         operation.waiting_since = None
         pool = self._background_of(operation) if operation.answered else self._workers
         pool.submit(operation.request.where.pool_id, partial(self._run, operation))
+
+    def _hold_reapers(self) -> None:
+        """Let answers come first for a while. Caller holds the lock."""
+        now = time.monotonic()
+        held, self._busy_until = now < self._busy_until, now + _HELD_SECONDS
+        if not held:
+            self._timer.after(_HELD_SECONDS, self._free_reapers)
+
+    def _free_reapers(self) -> None:
+        with self._changed:
+            left = self._busy_until - time.monotonic()
+            if left > 0:
+                self._timer.after(left, self._free_reapers)
+                return
+        self._reapers.nudge()
+
+    def _reaper_threads(self) -> int:
+        """Return how many threads may reclaim space just now."""
+        threads = self._settings.reaper.threads() or _PREPARING
+        if time.monotonic() >= self._busy_until or self._reapers.load()[0] > _HELD_AT_MOST:
+            return threads
+        return max(1, int(threads * _HELD_BACK))
 
     def _background_of(self, operation: Operation) -> Workers:
         return self._reapers if operation.request.removes else self._background

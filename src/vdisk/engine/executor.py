@@ -109,6 +109,8 @@ class Executor:
                 do.put_records(where, store, {key: value})
             case steps.EraseRecord(where, store, key):
                 do.erase_records(where, store, [key])
+            case steps.EraseRecords(where, store, prefix):
+                do.erase_prefix(where, store, prefix)
             case steps.CancelTask(_, task_id):
                 do.cancel_task(task_id)
             case steps.RemoveEntry(where, kind, uuid):

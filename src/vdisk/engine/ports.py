@@ -85,6 +85,9 @@ class Effects(Protocol):
     def erase_records(self, where: Location, store: Store, keys: list[str]) -> None:
         """Erase records."""
 
+    def erase_prefix(self, where: Location, store: Store, prefix: str) -> None:
+        """Erase all records whose keys begin with ``prefix``."""
+
     def queue_removal(self, where: Location, image_id: str) -> str | None:
         """Give a trashed image to rbd_support; returns the task id, None when the image is gone."""
 
@@ -152,6 +155,9 @@ class Directory(Protocol):
     def count_names(self, where: Location, kind: Kind, limit: int) -> int:
         """Count the names in a directory, no further than ``limit``."""
 
+    def entries(self, where: Location, kind: Kind, uuids: Sequence[str]) -> list[Entry | None]:
+        """Return many journal objects in their order; what is read of each is read side by side."""
+
     def image_of(self, where: Location, entry: Entry) -> Image | None:
         """Return an entry's image by its stored id, in one read."""
 
@@ -174,8 +180,8 @@ class Surveys(Protocol):
     def survey_trash(self, where: Location) -> Iterator[Trashed]:
         """Yield every entry of the trash."""
 
-    def survey_records(self, where: Location, store: Store) -> Iterator[tuple[str, str]]:
-        """Yield every (key, record) of a store, in the order of keys."""
+    def survey_records(self, where: Location, store: Store, after: str = "") -> Iterator[tuple[str, str]]:
+        """Yield every (key, record) of a store that follows the key ``after``, in the order of keys."""
 
 
 class Figures(Protocol):

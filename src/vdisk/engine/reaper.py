@@ -42,7 +42,7 @@ class ReaperSettings:
     """Options, read anew each time. ``threads`` 0 leaves every image to rbd_support, ``rate`` 0.0 is no limit."""
 
     threads: Callable[[], int] = lambda: 64
-    window: Callable[[], int] = lambda: 4
+    window: Callable[[], int] = lambda: 1
     rate: Callable[[], float] = lambda: 0.0
 
 
@@ -77,6 +77,7 @@ class Reaper:
         self._stopping = False
         self._given: dict[Key, _Given] = {}
         self._seen: dict[tuple[int, str], tuple[float, Mapping[str, str]]] = {}
+        self._changes = 0
         self._taken_back: set[Key] = set()
         self._lanes = Lanes(clock)
         self._lane_of: dict[Key, Key] = {}
@@ -219,7 +220,7 @@ class Reaper:
             task = self._effects.queue_removal(where, key.image_id)
         finally:
             with self._changed:
-                self._seen.pop((where.pool_id, where.namespace), None)
+                self._overlook(where.pool_id, where.namespace)
                 if task is None:
                     self._given.pop(key, None)
                 else:
@@ -234,16 +235,23 @@ class Reaper:
             at, found = self._seen.get(place, (0.0, {}))
             if not fresh and place in self._seen and self._clock() - at < _FRESH_SECONDS:
                 return found
+            changes = self._changes
         try:
             found = self._effects.tasks_of(where)
         except NotFound:
             found = {}  # the pool was removed
         with self._lock:
-            self._seen[place] = self._clock(), found
+            if changes == self._changes:
+                self._seen[place] = self._clock(), found
             for image_id, task in found.items():
                 # Those from before a failover, and other people's, take places in the window as well.
                 self._given.setdefault(Key(*place, image_id), _Given(where, task, self._clock()))
         return found
+
+    def _overlook(self, pool_id: int, namespace: str) -> None:
+        """Forget what was seen, also by those who are just looking: it was changed. Caller holds the lock."""
+        self._changes += 1
+        self._seen.pop((pool_id, namespace), None)
 
     def _take_back_failed(self, given: Mapping[Key, _Given]) -> None:
         """Cancel tasks that rbd_support would try again for ever, so that vdisk's own rules hold for their images."""
@@ -257,7 +265,7 @@ class Reaper:
                     )  # fmt: skip
                     self._effects.cancel_task(item.task)
                     with self._lock:
-                        self._seen.pop((key.pool_id, key.namespace), None)
+                        self._overlook(key.pool_id, key.namespace)
                         self._taken_back.add(key)
                     self._drop(key)
                     self._gone(key)

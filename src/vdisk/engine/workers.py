@@ -24,7 +24,9 @@ class Workers:
         self._limit = limit
         self._log = log
         self._idle_seconds = idle_seconds
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        # Two conditions of one lock: resting threads, and whoever waits for the last job to end.
+        self._changed, self._still = threading.Condition(lock), threading.Condition(lock)
         self._jobs: OrderedDict[Hashable, deque[Callable[[], None]]] = OrderedDict()
         self._busy: Counter[Hashable] = Counter()
         self._threads: set[threading.Thread] = set()
@@ -40,13 +42,12 @@ class Workers:
                 return
             self._jobs.setdefault(group, deque()).append(job)
             self._queued += 1
-            # A resting thread that was woken for an earlier job still counts as idle, so jobs are counted against them.
-            if self._queued > self._idle and len(self._threads) < max(1, self._limit()):
-                thread = threading.Thread(target=self._work, name=f"{self._name}-{next(self._numbers)}", daemon=True)
-                self._threads.add(thread)
-                thread.start()
-            else:
-                self._changed.notify()
+            self._call()
+
+    def nudge(self) -> None:
+        """Take note that the limit has risen: jobs that were queued may be done by more threads now."""
+        with self._changed:
+            self._call()
 
     def load(self) -> tuple[int, int]:
         """Return (jobs queued, jobs running)."""
@@ -65,7 +66,7 @@ class Workers:
             self._jobs.clear()
             self._queued = 0
             self._changed.notify_all()
-            return self._changed.wait_for(lambda: not self._busy, timeout)
+            return self._still.wait_for(lambda: not self._busy, timeout)
 
     def _take(self) -> tuple[Hashable, Callable[[], None]] | None:
         """Take the next job of the first group that is below its share. Caller holds the lock."""
@@ -81,6 +82,16 @@ class Workers:
                 return group, job
         return None
 
+    def _call(self) -> None:
+        """Have one more thread look for a job: a resting one, or a new one where none rests. Caller holds the lock."""
+        # A resting thread that was woken for an earlier job still counts as idle, so jobs are counted against them.
+        if self._queued <= self._idle or len(self._threads) >= max(1, self._limit()):
+            self._changed.notify()
+            return
+        thread = threading.Thread(target=self._work, name=f"{self._name}-{next(self._numbers)}", daemon=True)
+        self._threads.add(thread)
+        thread.start()
+
     def _superfluous(self) -> bool:
         return self._stopping or len(self._threads) > max(1, self._limit())
 
@@ -89,10 +100,14 @@ class Workers:
             while not self._superfluous():
                 taken = self._take()
                 if taken is not None:
+                    if self._jobs:
+                        self._call()  # the limit may have risen since the jobs were queued
                     self._do(*taken)
                 elif not self._rest() and not self._jobs:
                     break
             self._threads.discard(threading.current_thread())
+            if self._jobs:
+                self._changed.notify()  # this one may have been woken for a job that it was one too many to take
 
     def _do(self, group: Hashable, job: Callable[[], None]) -> None:
         """Run a job without the lock. Caller holds the lock."""
@@ -107,7 +122,11 @@ class Workers:
             self._busy[group] -= 1
             if not self._busy[group]:
                 del self._busy[group]
-            self._changed.notify_all()
+            if self._jobs:
+                # This thread takes the next job itself; another may be allowed now that its group was not before.
+                self._changed.notify()
+            if not self._busy:
+                self._still.notify_all()
 
     def _rest(self) -> bool:
         """Wait for something to do; False when nothing came. Caller holds the lock."""

@@ -14,6 +14,7 @@ from .base import Request
 from .check_repair import Repair
 from .group_snap import CreateGroup, RemoveGroup
 from .removal import RemoveSnapshot, RemoveVolume
+from .schedule_change import AddSchedule, RemoveSchedule
 from .snap_create import CreateSnapshot
 from .undelete import RestoreBare, UndeleteSnapshot, UndeleteVolume
 from .volume_clone import CloneVolume
@@ -42,6 +43,8 @@ REQUESTS: Mapping[str, type[Request]] = {
         RestoreBare,
         CreateGroup,
         RemoveGroup,
+        AddSchedule,
+        RemoveSchedule,
     )
 }
 #: Fields that are objects of their own in the JSON form, by field name.

@@ -286,6 +286,18 @@ class EraseRecord(Step):
 
 
 @dataclass(frozen=True)
+class EraseRecords(Step):
+    """Erase all of vdisk's own records whose keys begin so."""
+
+    store: Store
+    prefix: str
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"erase {self.prefix}* from {self.store.value} of {self.where}"
+
+
+@dataclass(frozen=True)
 class CancelTask(Step):
     """Cancel a task of rbd_support's."""
 

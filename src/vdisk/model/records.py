@@ -23,6 +23,8 @@ class Store(enum.Enum):
     """Images that were adopted or released (:class:`Mark`) by image id."""
     CHECK = "vdisk.check"
     """What the last check found: ``summary``, and ``finding.<id>`` each."""
+    SCHEDULES = "vdisk.schedules"
+    """Snapshot schedules, how their last runs went, and what they made (``model.schedules``)."""
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ from .checks import Checks
 from .core import Found, Service, Settings
 from .groups import Groups
 from .lineage import Lineage
+from .schedules import Schedules
 from .trash import Trash
 
-__all__ = ["Checks", "Found", "Groups", "Lineage", "Service", "Services", "Settings", "Trash"]
+__all__ = ["Checks", "Found", "Groups", "Lineage", "Schedules", "Service", "Services", "Settings", "Trash"]
 
 
 @dataclass(frozen=True)
@@ -19,4 +20,5 @@ class Services:
     checks: Checks
     trash: Trash
     lineage: Lineage
+    schedules: Schedules
     groups: Groups
