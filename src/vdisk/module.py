@@ -27,11 +27,13 @@ from .model.errors import NotReady
 from .model.handles import HandleFormat, is_cluster_id
 from .model.layout import SNAPSHOT_FEATURES, parse_features
 from .model.names import DEFAULT_JOURNAL, is_journal
-from .service import Checks, Lineage, Service, Services, Trash
+from .model.shape import Shape
+from .service import Checks, Lineage, Service, Services, Telemetry, Trash
 from .service import Settings as ServiceSettings
 from .service.checks import Settings as CheckSettings
 from .service.housekeeping import Housekeeper
 from .service.housekeeping import Settings as HousekeepingSettings
+from .web.exporter import Exporter
 
 #: Tentacle gives each module a registry of its own and insists on the attribute; older releases have none.
 _REGISTRY = getattr(mgr_module, "CLICommandBase", None)
@@ -257,6 +259,22 @@ class Module(MgrModule):
             runtime=True,
             desc="seconds between two looks for what has expired or is due",
         ),
+        Option(
+            "metrics_address",
+            type="str",
+            default="127.0.0.1",
+            runtime=True,
+            desc="IP address of this mgr's host at which metrics are served to Prometheus; :: for all",
+        ),
+        Option(
+            "metrics_port",
+            type="int",
+            default=0,
+            min=0,
+            max=65535,
+            runtime=True,
+            desc="port at which metrics are served to Prometheus, at /metrics; 0 for none",
+        ),
     ]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -273,6 +291,7 @@ class Module(MgrModule):
         self._services: Services | None = None
         self._housekeeper: Housekeeper | None = None
         self._cluster: CephCluster | None = None
+        self._exporter: Exporter | None = None
         self._start()
 
     def _start(self) -> None:
@@ -324,10 +343,24 @@ class Module(MgrModule):
                 grace=lambda: self._number("check_grace", 0, 86400), settle=lambda: _SETTLE, give_way=self._give_way
             ),
             self.log,
-            on_found=lambda where, found: None if self._housekeeper is None else self._housekeeper.told(where, found),
+            on_found=lambda where, last: None if self._housekeeper is None else self._housekeeper.told(where, last),
         )
         trash = Trash(self._cluster, self._engine, service, self.log)
-        self._services = Services(service, checks, trash, Lineage(self._cluster, self._engine, service))
+        telemetry = Telemetry(
+            self._engine,
+            self._cluster,
+            lambda: (0, Shape()) if self._housekeeper is None else self._housekeeper.known(),
+        )
+        lineage = Lineage(self._cluster, self._engine, service)
+        self._services = Services(service, checks, trash, lineage, telemetry)
+        self._exporter = Exporter(
+            lambda: self._text("metrics_address") or "127.0.0.1",
+            lambda: int(self._number("metrics_port", 0, 65535)),
+            telemetry.metrics,
+            telemetry.content_type,
+            self.set_uri,
+            self.log,
+        )
         self._housekeeper = Housekeeper(
             self._cluster,
             self._checkers,
@@ -350,12 +383,20 @@ class Module(MgrModule):
         self._engine.recover()
         if self._census is not None:
             self._census.start()
+        self.config_notify()
         self._housekeeper.run(self._stop)
+
+    def config_notify(self) -> None:
+        """Take over an option that has an effect by itself; the others are read where they matter."""
+        if self._exporter is not None and not self._stop.is_set():
+            self._exporter.apply()
 
     def shutdown(self) -> None:
         """Stop between steps; what is under way goes on at the next start."""
         self._stop.set()
         self._handlers = None
+        if self._exporter is not None:
+            self._exporter.stop()
         if self._census is not None:
             self._census.stop()
         if self._services is not None:

@@ -15,7 +15,8 @@ from vdisk.engine.reaper import ReaperSettings
 from vdisk.engine.workers import Workers
 from vdisk.model.handles import HandleFormat
 from vdisk.model.layout import SNAPSHOT_FEATURES
-from vdisk.service import Checks, Lineage, Service, Services, Trash
+from vdisk.model.shape import Shape
+from vdisk.service import Checks, Lineage, Service, Services, Telemetry, Trash
 from vdisk.service import Settings as ServiceSettings
 from vdisk.service.checks import Settings as CheckSettings
 
@@ -59,8 +60,13 @@ class Mgr:
         clock = lambda: fake.now  # noqa: E731
         self.checks = Checks(self.session, self.engine, self.readers, quick, LOG, clock)
         self.trash = Trash(self.session, self.engine, self.service, LOG, clock)
+        self.known = (0, Shape())
         self.services = Services(
-            self.service, self.checks, self.trash, Lineage(self.session, self.engine, self.service)
+            self.service,
+            self.checks,
+            self.trash,
+            Lineage(self.session, self.engine, self.service),
+            Telemetry(self.engine, self.session, lambda: self.known),
         )
 
     def until(self, condition: Callable[[], bool], what: str = "it") -> None:

@@ -152,7 +152,11 @@ class Handlers(CheckHandlers, TrashHandlers, AdoptHandlers, TreeHandlers):
 
     def status(self, args: Arguments) -> Answer:
         """``vdisk status``: figures only, nothing that names a tenant."""
-        return self._service.engine.figures()
+        return self._services.telemetry.status()
+
+    def metrics(self, args: Arguments) -> Answer:
+        """``vdisk metrics``: text, in JSON a string of it."""
+        return self._services.telemetry.metrics()
 
     # -- inner ---------------------------------------------------------------------------------------------------
 

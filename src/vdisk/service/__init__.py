@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from .checks import Checks
 from .core import Found, Service, Settings
 from .lineage import Lineage
+from .telemetry import Telemetry
 from .trash import Trash
 
-__all__ = ["Checks", "Found", "Lineage", "Service", "Services", "Settings", "Trash"]
+__all__ = ["Checks", "Found", "Lineage", "Service", "Services", "Settings", "Telemetry", "Trash"]
 
 
 @dataclass(frozen=True)
@@ -18,3 +19,4 @@ class Services:
     checks: Checks
     trash: Trash
     lineage: Lineage
+    telemetry: Telemetry
