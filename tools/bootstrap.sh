@@ -7,7 +7,8 @@ cd "$(dirname "$0")/.."
 cache=${VDISK_CACHE:-.cache}
 packages=(
     ceph-mon ceph-mgr ceph-osd ceph-common ceph-mgr-modules-core python3-rados python3-rbd python3-ceph-argparse
-    prometheus rbd-fuse debootstrap e2fsprogs xfsprogs python3-venv ca-certificates procps
+    ceph-mgr-dashboard prometheus chromium chromium-driver
+    rbd-fuse debootstrap e2fsprogs xfsprogs python3-venv ca-certificates procps
 )
 
 missing=()

@@ -158,6 +158,15 @@ class Handlers(CheckHandlers, TrashHandlers, AdoptHandlers, TreeHandlers):
         """``vdisk metrics``: text, in JSON a string of it."""
         return self._services.telemetry.metrics()
 
+    def places(self) -> Answer:
+        """Return pools and namespaces that may hold volumes, among those that the caller may see."""
+        shown = []
+        for place in self._service.places():
+            namespaces = [name for name in place["namespaces"] if self._access.may(place["pool"], name)]
+            if namespaces or self._access.may(place["pool"], ""):
+                shown.append({**place, "namespaces": namespaces})
+        return shown
+
     # -- inner ---------------------------------------------------------------------------------------------------
 
     def _polled(self, op_id: str) -> dict[str, Any]:
