@@ -1,6 +1,7 @@
 """The page /vdisk in a real browser, within a real dashboard: every view, every action to its effect in the cluster."""
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,11 +57,14 @@ def vdisk(board: Board) -> Vdisk:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """Where pictures go: to the documentation if VDISK_SCREENSHOTS is set."""
-    path = REPO / "doc/images" if os.environ.get("VDISK_SCREENSHOTS") else tmp_path
-    path.mkdir(exist_ok=True)
-    return path
+def pictures(tmp_path: Path) -> Iterator[Path]:
+    """Where pictures go; those that the documentation shows go there as well if VDISK_SCREENSHOTS is set."""
+    yield tmp_path
+    if os.environ.get("VDISK_SCREENSHOTS"):
+        shown = (REPO / "doc/dashboard.md").read_text()
+        for path in tmp_path.glob("*.png"):
+            if f"images/{path.name}" in shown:
+                shutil.copy(path, REPO / "doc/images")
 
 
 @pytest.fixture(autouse=True)

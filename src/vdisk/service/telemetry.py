@@ -1,7 +1,7 @@
 """Figures for people (``vdisk status``) and for monitoring (``vdisk metrics``, ``/metrics``): the same ones.
 
 Nothing here reads the cluster: counters are kept where things happen, and what is known of findings and shapes comes
-from the last checks. So a scrape costs microseconds, whatever the cluster is doing.
+from the last checks. So a scrape costs milliseconds, whatever the cluster is doing.
 """
 
 from __future__ import annotations

@@ -44,12 +44,14 @@ function node(item) {
   if (item.pool === null) return h("li", {}, h("div", { class: "node" }, "An image that you may not see"));
   const kind = item.handle && !item.trashed ? (item.kind === "snapshot" ? "snapshot" : "volume") : null;
   const label = item.name ?? item.image;
+  // That it is what it is holds every volume: no news.
+  const holders = item.held_by.filter((reason) => !reason.startsWith("it is "));
   const about = [size(item.size), item.used === null ? null : `used ${size(item.used)}`, item.frees ? `frees ${size(item.frees)}` : null];
   return h("li", {},
     h("div", { class: `node ${item.kind} ${item.trashed ? "trashed" : ""}` }, badge(item.kind), " ",
       kind ? h("a", { href: `#/${kind}/${encodeURIComponent(item.handle)}` }, label) : h("b", {}, label),
       item.trashed ? [" ", badge("in the trash", "bad")] : null, h("div", { class: "soft" }, about.filter(Boolean).join(", ")),
-      item.held_by.length ? h("div", { class: "soft" }, `held: ${item.held_by.join("; ")}`) : null),
+      holders.length ? h("div", { class: "soft" }, `held: ${holders.join("; ")}`) : null),
     item.children.length ? h("ul", {}, item.children.map(node)) : null);
 }
 
@@ -205,7 +207,7 @@ export async function findings(here) {
       if (!here.here()) return;
       const counts = Object.entries(answer.checked).map(([name, count]) => `${name}: ${number(count)}`).join(", ");
       fill(list, h("p", {}, counts ? `Looked at ${counts}. ` : "The pool is empty. ", answer.findings.length
-        ? badge(`${answer.findings.length} findings`, "warn") : badge("all agrees", "good")),
+        ? badge(answer.findings.length === 1 ? "1 finding" : `${number(answer.findings.length)} findings`, "warn") : badge("all agrees", "good")),
       answer.findings.slice(0, 200).map((found) => finding(here, place, found, check)));
     } catch (error) {
       fill(list, failure(error));
