@@ -44,7 +44,7 @@ setup(
     python_requires=">=3.11",
     package_dir={"": "src"},
     packages=find_packages("src", include=["vdisk", "vdisk.*", "vdisk_install", "vdisk_csi", "vdisk_csi.*"]),
-    package_data={"vdisk_csi": ["proto/*.proto"]},
+    package_data={"vdisk": ["web/page/*"], "vdisk_csi": ["proto/*.proto"]},
     cmdclass={"build_py": BuildWithProto},
     # rados and rbd come with Ceph's own packages; the mgr module needs nothing else at run time.
     install_requires=[],

@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.."
 cache=${VDISK_CACHE:-.cache}
 packages=(
     ceph-mon ceph-mgr ceph-osd ceph-common ceph-mgr-modules-core python3-rados python3-rbd python3-ceph-argparse
+    ceph-mgr-dashboard prometheus chromium chromium-driver
     rbd-fuse debootstrap e2fsprogs xfsprogs python3-venv ca-certificates procps
 )
 

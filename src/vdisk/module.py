@@ -15,6 +15,7 @@ from .cluster.shared_types import use_up_versions
 from .commands.access import Access
 from .commands.dispatch import declarations, dispatch
 from .commands.handlers import Handlers
+from .commands.remote import serve
 from .commands.turn import CommandThread
 from .engine import clock, failpoints
 from .engine.census import Census
@@ -30,14 +31,16 @@ from .model.errors import NotReady
 from .model.handles import HandleFormat, is_cluster_id
 from .model.layout import SNAPSHOT_FEATURES, parse_features
 from .model.names import DEFAULT_JOURNAL, is_journal
+from .model.shape import Shape
 from .model.specs import parse_duration
-from .service import Checks, Groups, Lineage, Schedules, Service, Services, Trash
+from .service import Checks, Groups, Lineage, Schedules, Service, Services, Telemetry, Trash
 from .service import Settings as ServiceSettings
 from .service.checks import Limits
 from .service.checks import Settings as CheckSettings
 from .service.housekeeping import Housekeeper
 from .service.housekeeping import Settings as HousekeepingSettings
 from .service.vitals import Vitals
+from .web.exporter import Exporter
 
 #: Tentacle gives each module a registry of its own and insists on the attribute; older releases have none.
 _REGISTRY = getattr(mgr_module, "CLICommandBase", None)
@@ -326,6 +329,22 @@ class Module(MgrModule):
             runtime=True,
             desc="seconds between two looks for what has expired or is due",
         ),
+        Option(
+            "metrics_address",
+            type="str",
+            default="127.0.0.1",
+            runtime=True,
+            desc="IP address of this mgr's host at which metrics are served to Prometheus; :: for all",
+        ),
+        Option(
+            "metrics_port",
+            type="int",
+            default=0,
+            min=0,
+            max=65535,
+            runtime=True,
+            desc="port at which metrics are served to Prometheus, at /metrics; 0 for none",
+        ),
     ]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -336,6 +355,7 @@ class Module(MgrModule):
         self._queue = CommandThread(self.module_name, lambda: str(self.get_ceph_option("admin_socket")))
         self.health = HealthBoard(self.set_health_checks)
         self._handlers: Handlers | None = None
+        self._trusted: Handlers | None = None
         self._engine: Engine | None = None
         self._census: Census | None = None
         self._scheduler: Scheduler | None = None
@@ -345,6 +365,7 @@ class Module(MgrModule):
         self._housekeeper: Housekeeper | None = None
         self._vitals: Vitals | None = None
         self._cluster: CephCluster | None = None
+        self._exporter: Exporter | None = None
         self._start()
 
     def _start(self) -> None:
@@ -406,7 +427,7 @@ class Module(MgrModule):
                 limits=lambda: Limits(guards.near_depth(), guards.near_snapshots()),
             ),
             self.log,
-            on_found=lambda where, found: None if self._housekeeper is None else self._housekeeper.told(where, found),
+            on_found=lambda where, last: None if self._housekeeper is None else self._housekeeper.told(where, last),
         )
         trash = Trash(self._cluster, self._engine, service, self.log)
         self._scheduler = Scheduler(
@@ -417,6 +438,11 @@ class Module(MgrModule):
             self.log,
             clock.from_environment(os.environ),
         )
+        telemetry = Telemetry(
+            self._engine,
+            self._cluster,
+            lambda: (0, Shape()) if self._housekeeper is None else self._housekeeper.known(),
+        )
         self._services = Services(
             service,
             checks,
@@ -424,6 +450,15 @@ class Module(MgrModule):
             Lineage(self._cluster, self._engine, service),
             Schedules(self._cluster, self._scheduler, service),
             Groups(self._cluster, service),
+            telemetry,
+        )
+        self._exporter = Exporter(
+            lambda: self._text("metrics_address") or "127.0.0.1",
+            lambda: int(self._number("metrics_port", 0, 65535)),
+            telemetry.metrics,
+            telemetry.content_type,
+            self.set_uri,
+            self.log,
         )
         self._housekeeper = Housekeeper(
             self._cluster,
@@ -446,7 +481,9 @@ class Module(MgrModule):
             lambda: self._number("housekeeping_interval", 1, 3600),
             self.log,
         )
-        self._handlers = Handlers(self._services, access, lambda: self._number("command_wait", 0, 3600), self._text)
+        wait = lambda: self._number("command_wait", 0, 3600)  # noqa: E731
+        self._handlers = Handlers(self._services, access, wait, self._text)
+        self._trusted = Handlers(self._services, Access(service, lambda arguments: True), wait, self._text)
 
     def serve(self) -> None:
         """Go on with what was begun before this mgr became active, then wait for the end."""
@@ -459,12 +496,20 @@ class Module(MgrModule):
             self._scheduler.start()
         if self._vitals is not None:
             self._vitals.start()
+        self.config_notify()
         self._housekeeper.run(self._stop)
+
+    def config_notify(self) -> None:
+        """Take over an option that has an effect by itself; the others are read where they matter."""
+        if self._exporter is not None and not self._stop.is_set():
+            self._exporter.apply()
 
     def shutdown(self) -> None:
         """Stop between steps; what is under way goes on at the next start."""
         self._stop.set()
-        self._handlers = None
+        self._handlers = self._trusted = None
+        if self._exporter is not None:
+            self._exporter.stop()
         if self._census is not None:
             self._census.stop()
         if self._scheduler is not None:
@@ -488,6 +533,15 @@ class Module(MgrModule):
         handlers = self._handlers
         self._command_thread.here = True
         return dispatch(handlers or NotReady("vdisk is stopping on this mgr; try again"), cmd, self.log)
+
+    def rest(self, words: str, arguments: str) -> str:
+        """Carry out a command for the dashboard, which has asked for the login and the role; runs on its thread.
+
+        ``arguments`` is a JSON object; so is what is returned, with ``answer``, or ``error`` as in an error's JSON.
+        Only text crosses between the modules, which may have interpreters of their own.
+        """
+        handlers = self._trusted or NotReady("vdisk is stopping on this mgr; try again")
+        return serve(handlers, words, arguments, self.log)
 
     def _give_way(self) -> bool:
         """On the command thread, give way to commands that queue behind; elsewhere a wait is nobody else's matter."""

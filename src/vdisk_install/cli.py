@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vdisk_install import __version__
+from vdisk_install import __version__, dashboard
 from vdisk_install.checks import Report, check
 from vdisk_install.errors import InstallError
 from vdisk_install.places import MODULE, check_module_directory, mgr_runs, module_directory, source_directory
@@ -52,11 +52,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _install(source: Path, target: Path, *, link: bool) -> int:
     refuse_foreign(target)
+    dashboard.refuse_foreign_controller(target.parent)
     there = os.path.lexists(target)
     if there and (target.is_symlink() and target.resolve() == source if link else same_tree(source, target)):
         report = check(target)
         if not report.problems:
             _warn(report)
+            if dashboard.put(target.parent):
+                print(f"vdisk {__version__} was in {target} already ({_figures(report)}); added to the dashboard")
+                print(_next_steps(there))
+                return 0
             print(f"vdisk {__version__} is in {target} already ({_figures(report)}); nothing was changed")
             return 0
     with staging(target.parent) as work:
@@ -69,7 +74,10 @@ def _install(source: Path, target: Path, *, link: bool) -> int:
         _raise_problems(report, "is not installed, nothing was changed")
         swap_in(fresh, target)
     _warn(report)
+    # After the module, because it loads nothing without it.
+    dashboard.put(target.parent)
     print(f"vdisk {__version__} {'linked' if link else 'installed'} in {target} ({_figures(report)})")
+    print(_about_dashboard(target.parent))
     print(_next_steps(there))
     return 0
 
@@ -86,10 +94,13 @@ def _check(target: Path) -> int:
     version = f"vdisk {__version__}" if current else f"another version than vdisk {__version__}, which this program has"
     linked = f", a link to {os.readlink(target)}" if target.is_symlink() else ""
     print(f"{target} is {version}{linked} ({_figures(report)})")
+    print(_about_dashboard(target.parent))
     return 0
 
 
 def _uninstall(target: Path) -> int:
+    if dashboard.take(target.parent):
+        print(f"removed from the dashboard in {target.parent / 'dashboard'}")
     if not os.path.lexists(target):
         print(f"vdisk is not installed in {target.parent}; nothing was changed")
         return 0
@@ -101,6 +112,15 @@ def _uninstall(target: Path) -> int:
     if mgr_runs():
         print("A mgr that has it loaded keeps it until it restarts: ceph mgr module disable vdisk")
     return 0
+
+
+def _about_dashboard(modules: Path) -> str:
+    """Tell whether the dashboard of this host shows vdisk."""
+    if dashboard.controllers(modules) is None:
+        return "the Ceph dashboard is not installed on this host (package ceph-mgr-dashboard); vdisk works without it"
+    if dashboard.in_place(modules):
+        return "the Ceph dashboard shows it at /vdisk"
+    return "the Ceph dashboard does not show it: run vdisk-install again"
 
 
 def _raise_problems(report: Report, outcome: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.dashboard import ADMIN, Board
 from harness.cluster import Cluster
 from harness.config import FAST
 from harness.releases import REPO, ensure_root
@@ -58,6 +59,7 @@ def without_vdisk(release_name: str) -> Iterator[Cluster]:
     with Cluster(release_name, module=False, conf=FAST) as cluster:
         # The harness links to the repository, whether the module is enabled or not.
         (cluster.layout.modules / "vdisk").unlink()
+        (cluster.layout.modules / "dashboard/controllers/vdisk.py").unlink()
         restart_mgr(cluster)
         yield cluster
 
@@ -93,13 +95,21 @@ def test_a_wheel_becomes_a_running_module_and_goes_again(installed: Path, withou
     cluster.ceph("vdisk", "volume", "create", "rbd", "pvc-1", "--size", "16M")
     assert "pvc-1" in cluster.ceph("vdisk", "volume", "ls", "rbd").out
     assert cluster.crashes() == []
+    assert (modules / "dashboard/controllers/vdisk.py").is_file()
+    board = Board(cluster)
+    board.start()
+    assert board.get("/api/vdisk/status", ADMIN).status == 200
+    assert "</html>" in board.get("/vdisk", accept="text/html").text
 
     assert "nothing was changed" in run(*install).stdout
     cluster.disable_module()
     run(*install, "--uninstall")
     assert not (modules / "vdisk").exists()
+    assert not (modules / "dashboard/controllers/vdisk.py").exists()
     restart_mgr(cluster)
     wait_for(lambda: "vdisk" not in str(cluster.mgr_map()["available_modules"]), 30, "the manager forgets the module")
+    board.wait()
+    assert board.get("/api/vdisk/status", ADMIN).status == 404
 
 
 def test_the_repository_as_a_link_gives_way_to_the_installed_copy(installed: Path, release_name: str) -> None:

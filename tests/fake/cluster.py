@@ -695,6 +695,10 @@ class FakeCluster:
         """Return what a test says of every pool: (bytes stored, bytes available)."""
         return self.usage
 
+    def reconnected(self) -> int:
+        """Return 0: a fake session that was blocklisted stays so."""
+        return 0
+
     # -- surveys -------------------------------------------------------------------------------------------------
 
     def survey_journal(self, where: Location) -> Iterator[tuple[Kind, str] | str]:

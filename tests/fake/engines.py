@@ -20,7 +20,8 @@ from vdisk.engine.scheduler import Scheduler
 from vdisk.engine.workers import Workers
 from vdisk.model.handles import HandleFormat
 from vdisk.model.layout import SNAPSHOT_FEATURES
-from vdisk.service import Checks, Groups, Lineage, Schedules, Service, Services, Trash
+from vdisk.model.shape import Shape
+from vdisk.service import Checks, Groups, Lineage, Schedules, Service, Services, Telemetry, Trash
 from vdisk.service import Settings as ServiceSettings
 from vdisk.service.checks import Settings as CheckSettings
 
@@ -74,6 +75,7 @@ class Mgr:
             LOG,
             Clock(clock, 0.002),
         )
+        self.known = (0, Shape())
         self.services = Services(
             self.service,
             self.checks,
@@ -81,6 +83,7 @@ class Mgr:
             Lineage(self.session, self.engine, self.service),
             Schedules(self.session, self.scheduler, self.service),
             Groups(self.session, self.service),
+            Telemetry(self.engine, self.session, lambda: self.known),
         )
 
     def until(self, condition: Callable[[], bool], what: str = "it") -> None:

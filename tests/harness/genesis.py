@@ -3,6 +3,7 @@
 import concurrent.futures
 import random
 import shlex
+import shutil
 import socket
 import uuid
 from collections.abc import Iterable, Sequence
@@ -15,6 +16,7 @@ from harness.releases import REPO, Release
 from harness.silence import PROBE
 
 STOCK_MODULES = "/usr/share/ceph/mgr"
+DASHBOARD = f"{STOCK_MODULES}/dashboard"
 SOURCE = REPO / "src"
 STUBS = Path(__file__).resolve().parent / "stubs"
 
@@ -118,11 +120,23 @@ def knows_ciphers(plan: Plan) -> bool:
 
 def link_modules(release: Release, directory: Path) -> None:
     """Fill a mgr_module_path: links to every stock module and file of the release, and to ours if it is there."""
-    for entry in release.path(STOCK_MODULES).iterdir():
-        if entry.name not in ("__pycache__", "vdisk"):
-            (directory / entry.name).symlink_to(f"{STOCK_MODULES}/{entry.name}")
+    _link_all(release, STOCK_MODULES, directory, ("vdisk", "dashboard"))
+    if release.path(DASHBOARD).is_dir():
+        # The dashboard loads no controller that is a link, and what a test adds must not end up among the stock ones.
+        (directory / "dashboard/controllers").mkdir(parents=True)
+        _link_all(release, DASHBOARD, directory / "dashboard", ("controllers",))
+        for path in release.path(DASHBOARD).glob("controllers/*.py"):
+            shutil.copy(path, directory / "dashboard/controllers")
+        if has_module():
+            shutil.copy(SOURCE / "vdisk_install/controller.py", directory / "dashboard/controllers/vdisk.py")
     if has_module():
         (directory / "vdisk").symlink_to(SOURCE / "vdisk")
+
+
+def _link_all(release: Release, stock: str, directory: Path, without: Sequence[str]) -> None:
+    for entry in release.path(stock).iterdir():
+        if entry.name not in ("__pycache__", *without):
+            (directory / entry.name).symlink_to(f"{stock}/{entry.name}")
 
 
 def has_module() -> bool:

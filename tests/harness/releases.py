@@ -17,6 +17,18 @@ REPO = Path(__file__).resolve().parents[2]
 SUITES = {"pacific": "bookworm", "reef": "trixie", "tentacle": "sid"}
 """Release name -> Debian suite whose packages are that release."""
 
+PACKAGES = (
+    "ceph-mon",
+    "ceph-mgr",
+    "ceph-osd",
+    "ceph-common",
+    "ceph-mgr-modules-core",
+    "ceph-mgr-dashboard",
+    "python3-rados",
+    "python3-rbd",
+)
+"""What a root holds besides a minimal Debian."""
+
 # Arguments: root, directories to bind, '--', command. Every step is an exec, so that the process that was started
 # becomes the command itself and its pid can be signalled. The mounts vanish with the last process in the namespace.
 # A new namespace starts with a copy of every mount there is; a daemon that kept them would keep the disks busy that
@@ -94,6 +106,11 @@ def native_release() -> Release | None:
     return Release(name=found[1], suite=SUITES[found[1]], native=True, root=None)
 
 
+def missing_packages(root: Path) -> list[str]:
+    """Return the packages that a root lacks, because it was never made or an earlier version of this made it."""
+    return [name for name in PACKAGES if not (root / f"var/lib/dpkg/info/{name}.list").exists()]
+
+
 def get_release(name: str) -> Release:
     """Return the release `name`, which must be usable now; raises `ReleaseUnavailable` otherwise."""
     if name not in SUITES:
@@ -102,7 +119,7 @@ def get_release(name: str) -> Release:
     if native is not None and native.name == name:
         return native
     root = root_dir(name)
-    if not (root / "usr/bin/ceph-mgr").exists():
+    if missing_packages(root):
         raise ReleaseUnavailable(f'{name} is not installed: make it with "python -m harness roots {name}"')
     return Release(name=name, suite=SUITES[name], native=False, root=root)
 

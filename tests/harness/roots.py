@@ -12,17 +12,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from harness.releases import Release, ReleaseUnavailable
-
-PACKAGES = (
-    "ceph-mon",
-    "ceph-mgr",
-    "ceph-osd",
-    "ceph-common",
-    "ceph-mgr-modules-core",
-    "python3-rados",
-    "python3-rbd",
-)
+from harness.releases import PACKAGES, Release, ReleaseUnavailable, missing_packages
 
 
 @contextlib.contextmanager
@@ -45,16 +35,23 @@ def _run(argv: Sequence[str], log: Path) -> None:
 def build_root(name: str, suite: str, target: Path) -> None:
     """Make the root of release `name` from Debian `suite` at `target`, unless it is there already.
 
-    Needs root rights and debootstrap. The mirror is debootstrap's own default, or `VDISK_MIRROR`. What the tools say
+    A root that an earlier version made gets what it lacks. Needs root rights and debootstrap. The mirror is
+    debootstrap's own default, or `VDISK_MIRROR`. What the tools say
     goes to `<target>.log`. Raises `ReleaseUnavailable` when a step fails; nothing is left then.
     """
     with _locked(target.with_name(f".{name}.lock")):
-        if target.exists():
+        missing = missing_packages(target)
+        if not missing:
             return
         if os.geteuid() != 0:
             raise ReleaseUnavailable(f"making the root of {name} needs root rights")
         work = target.with_name(f".{name}.partial")
         log = target.with_name(f"{name}.log")
+        if target.exists():
+            there = Release(name=name, suite=suite, native=False, root=target)
+            _run(there.command(["apt-get", "install", "-y", "--no-install-recommends", *missing]), log)
+            _run(there.command(["apt-get", "clean"]), log)
+            return
         shutil.rmtree(work, ignore_errors=True)
         log.unlink(missing_ok=True)
         mirror = os.environ.get("VDISK_MIRROR")

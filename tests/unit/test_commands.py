@@ -140,6 +140,7 @@ LINES = {
     "op cancel some-id --dry-run": {"dry_run": True},
     "op retry some-id --wait 0": {"wait": 0.0},
     "status": {},
+    "metrics": {},
 }
 
 

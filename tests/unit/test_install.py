@@ -274,3 +274,54 @@ def test_running_mgr_is_noticed(tmp_path: Path) -> None:
     assert not places.mgr_runs(tmp_path)
     (tmp_path / "12/comm").write_text("ceph-mgr\n")
     assert places.mgr_runs(tmp_path)
+
+
+# -- the dashboard ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def controllers(modules: Path) -> Path:
+    """The directory of the dashboard's controllers."""
+    path = modules / "dashboard/controllers"
+    path.mkdir(parents=True)
+    return path
+
+
+def test_the_dashboard_gets_a_file_and_loses_it(
+    modules: Path, source: Path, controllers: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert install(modules) == 0
+    found = controllers / "vdisk.py"
+    assert found.read_text() == (SOURCE.parent / "vdisk_install/controller.py").read_text()
+    assert found.stat().st_mode & 0o777 == 0o644
+    assert [path.name for path in controllers.iterdir()] == ["vdisk.py"]
+    assert "shows it at /vdisk" in capsys.readouterr().out
+    assert install(modules) == 0
+    assert "nothing was changed" in capsys.readouterr().out
+    found.write_text(found.read_text() + "# an older version\n")
+    assert install(modules, "--check") == 0
+    assert "does not show it" in capsys.readouterr().out
+    assert install(modules) == 0
+    assert "added to the dashboard" in capsys.readouterr().out
+    (controllers / "__pycache__").mkdir()
+    (controllers / "__pycache__/vdisk.cpython-311.pyc").touch()
+    assert install(modules, "--uninstall") == 0
+    assert left(controllers) == ["__pycache__"]
+    assert left(controllers / "__pycache__") == []
+
+
+def test_somebody_elses_controller_stays(
+    modules: Path, source: Path, controllers: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (controllers / "vdisk.py").write_text("# mine\n")
+    assert install(modules) == 1
+    assert "not vdisk's" in capsys.readouterr().err
+    assert not (modules / "vdisk").exists(), "nothing was changed"
+    assert install(modules, "--uninstall") == 1
+    assert (controllers / "vdisk.py").read_text() == "# mine\n"
+
+
+def test_a_link_among_the_controllers_is_replaced_by_a_file(modules: Path, source: Path, controllers: Path) -> None:
+    (controllers / "vdisk.py").symlink_to(SOURCE.parent / "vdisk_install/controller.py")
+    assert install(modules) == 0
+    assert not (controllers / "vdisk.py").is_symlink()

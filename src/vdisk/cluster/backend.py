@@ -366,6 +366,10 @@ class CephCluster:
         """Return (bytes stored, bytes that can still be stored) of a pool."""
         return self._mgr.pool_usage(pool_id)
 
+    def reconnected(self) -> int:
+        """See :class:`Figures`."""
+        return max(0, self.data.sessions - 1)
+
     # -- engine.ports.Surveys ------------------------------------------------------------------------------------
 
     def survey_journal(self, where: Location) -> Iterator[tuple[Kind, str] | str]:

@@ -186,7 +186,20 @@ class Handlers(CheckHandlers, TrashHandlers, AdoptHandlers, TreeHandlers, Schedu
 
     def status(self, args: Arguments) -> Answer:
         """``vdisk status``: figures and what this release can do, nothing that names a tenant."""
-        return {**self._service.engine.figures(), "group_snapshots": self._services.groups.possible}
+        return {**self._services.telemetry.status(), "group_snapshots": self._services.groups.possible}
+
+    def metrics(self, args: Arguments) -> Answer:
+        """``vdisk metrics``: text, in JSON a string of it."""
+        return self._services.telemetry.metrics()
+
+    def places(self) -> Answer:
+        """Return pools and namespaces that may hold volumes, among those that the caller may see."""
+        shown = []
+        for place in self._service.places():
+            namespaces = [name for name in place["namespaces"] if self._access.may(place["pool"], name)]
+            if namespaces or self._access.may(place["pool"], ""):
+                shown.append({**place, "namespaces": namespaces})
+        return shown
 
     # -- inner ---------------------------------------------------------------------------------------------------
 

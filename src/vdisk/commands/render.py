@@ -10,7 +10,7 @@ from ..model.errors import Denied, VdiskError
 from ..model.specs import format_size
 
 #: What a handler answers with.
-Answer = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+Answer = Mapping[str, Any] | Sequence[Mapping[str, Any]] | str
 _SIZES = frozenset({"size", "used", "held", "exclusive", "frees"})
 
 
@@ -20,6 +20,8 @@ def render(answer: Answer, form: str, columns: Sequence[str] = (), tree: bool = 
         return json.dumps(answer, ensure_ascii=False)
     if form == "json-pretty":
         return json.dumps(answer, indent=4, ensure_ascii=False)
+    if isinstance(answer, str):
+        return answer
     if isinstance(answer, Mapping):
         return _block(answer)
     if tree:

@@ -300,4 +300,9 @@ COMMANDS: tuple[Command, ...] = (
         columns=("target", "interval", "state", "last_run", "next_run", "made", "kept", "error"),
     ),
     Command("status", "status", "Show how busy vdisk is: operations by state, workers, what could not be read"),
+    Command(
+        "metrics",
+        "metrics",
+        "Show the figures of status, and counters and times of operations and their steps, in Prometheus' text format",
+    ),
 )

@@ -32,6 +32,7 @@ from .book import Book
 from .executor import Executor
 from .guards import Guards, GuardSettings
 from .locks import LockTable
+from .meter import DONE, STUCK, UNCHANGED, Meter
 from .operation import Operation, State, StepRecord
 from .patience import GiveWay, never, patient
 from .ports import Cluster
@@ -105,6 +106,7 @@ class Engine:
         self._log = log
         self._clock = clock
         self._new_id = new_id
+        self.meter = Meter()
         self.reaper = Reaper(cluster, settings.reaper, log, self._image_gone)
         self.guards = Guards(cluster, settings.guards, self.submit)
         self._executor = Executor(cluster, cluster, self.reaper.remove, failpoint)
@@ -343,6 +345,7 @@ class Engine:
             if self._book.get(operation.id) is None:
                 self._book.open(operation)
                 self._admit(operation)
+                self.meter.resumed()
                 self._log.info("operation %s: resuming %s %s", operation.id, operation.request.kind, operation.target)
         for operation in arrived:
             # One that was cancelled meanwhile has ended, and would never give back the locks that it queued for now.
@@ -516,6 +519,9 @@ class Engine:
                 operation.step, operation.step_since = step.name, self._clock()
             started = time.monotonic()
             self._executor.run(step)
+            seconds = time.monotonic() - started
+            if not isinstance(step, Answer):
+                self.meter.step(operation.request.kind, step.name, seconds)
             if isinstance(step, Answer) and step is not steps[-1] and operation.request.creates:
                 # What is answered and then removed by somebody must not be made again after a crash.
                 with self._changed:
@@ -523,7 +529,7 @@ class Engine:
                 self._persist(operation)
             with self._changed:
                 if not (isinstance(step, Answer) and any(record.name == step.name for record in operation.history)):
-                    operation.history.append(StepRecord(step.name, time.monotonic() - started))
+                    operation.history.append(StepRecord(step.name, seconds))
                 operation.steps_done += 1
                 operation.progress = max(operation.progress, operation.steps_done / operation.steps_total)
                 if isinstance(step, Answer):
@@ -535,6 +541,9 @@ class Engine:
         """Let the command answer and give back the locks that are held no longer. Caller holds the lock."""
         operation.answered = True
         self._book.answered(operation)
+        if not operation.counted:
+            operation.counted = True
+            self.meter.answered(operation.request.kind, self._clock() - operation.started_at)
         operation.error = None
         self._release(operation, everything=False)
         self._changed.notify_all()
@@ -573,6 +582,7 @@ class Engine:
         operation.waiting_for = []
         operation.waiting_since = None
         operation.finished_at = self._clock()
+        self.meter.ended(operation.request.kind, _outcome(operation))
         self._book.close(operation)
         self._release(operation, everything=True)
         self._changed.notify_all()
@@ -699,3 +709,12 @@ class Engine:
                 since = operation.waiting_since
                 self._dispatch(operation)
                 operation.waiting_since = since
+
+
+def _outcome(operation: Operation) -> str:
+    """Return how an operation ended, for counting."""
+    if operation.stuck:
+        return STUCK
+    if operation.error is not None:
+        return operation.error.code
+    return DONE if operation.recorded else UNCHANGED

@@ -51,7 +51,8 @@ class Operation:
 
     ``answered`` says that the command's answer is true by now, ``durable`` that the intent is written, ``recorded``
     that it ever was, ``begun`` that a worker has taken it, ``accepting`` that its intent is being written before one
-    did, and ``abort`` that the request failed with that error and what it left is being undone.
+    did, ``abort`` that the request failed with that error and what it left is being undone, and ``counted`` that the
+    time to its answer was counted.
     """
 
     id: str
@@ -78,6 +79,7 @@ class Operation:
     recorded: bool = False
     begun: bool = False
     accepting: bool = False
+    counted: bool = False
 
     @property
     def stuck(self) -> bool:
@@ -147,6 +149,8 @@ def operation_from_intent(op_id: str, text: str) -> Operation:
         request = request_from_dict(data["kind"], data["request"])
         abort = None if data["abort"] is None else error_from_dict(data["abort"])
         answered, started_at = bool(data["answered"]), float(data["started_at"])
-        return Operation(op_id, request, started_at, answered=answered, durable=True, recorded=True, abort=abort)
+        return Operation(
+            op_id, request, started_at, answered=answered, durable=True, recorded=True, abort=abort, counted=answered
+        )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"field {error}") from error

@@ -196,6 +196,9 @@ class Figures(Protocol):
     def pool_usage(self, pool_id: int) -> tuple[int, int]:
         """Return (bytes stored, bytes that can still be stored) of a pool; may be some seconds old."""
 
+    def reconnected(self) -> int:
+        """Return how many times the data connection had to be made anew, because it was blocklisted."""
+
 
 class Cluster(View, Effects, Intents, Directory, Surveys, Figures, Protocol):
     """All of it."""

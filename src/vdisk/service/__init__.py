@@ -7,9 +7,21 @@ from .core import Found, Service, Settings
 from .groups import Groups
 from .lineage import Lineage
 from .schedules import Schedules
+from .telemetry import Telemetry
 from .trash import Trash
 
-__all__ = ["Checks", "Found", "Groups", "Lineage", "Schedules", "Service", "Services", "Settings", "Trash"]
+__all__ = [
+    "Checks",
+    "Found",
+    "Groups",
+    "Lineage",
+    "Schedules",
+    "Service",
+    "Services",
+    "Settings",
+    "Telemetry",
+    "Trash",
+]
 
 
 @dataclass(frozen=True)
@@ -22,3 +34,4 @@ class Services:
     lineage: Lineage
     schedules: Schedules
     groups: Groups
+    telemetry: Telemetry

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 import uuid as uuids
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,7 @@ from ..model.findings import Subject, subject_from_dict
 from ..model.objects import rfc3339
 from ..model.observed import Location
 from ..model.records import Store
+from ..model.shape import Shape
 from .scan import Progress, Scan, Stopped
 
 _KEEP_SECONDS = 600.0
@@ -72,6 +73,7 @@ class Run:
     error: VdiskError | None = None
     finished_at: float | None = None
     delivered: bool = False
+    shape: Shape | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the form that operations have."""
@@ -100,7 +102,7 @@ class Checks:
         settings: Settings,
         log: logging.Logger,
         clock: Callable[[], float] = time.time,
-        on_found: Callable[[Location, int], None] = lambda where, found: None,
+        on_found: Callable[[Location, Mapping[str, Any]], None] = lambda where, summary: None,
     ) -> None:
         self._cluster = cluster
         self._engine = engine
@@ -169,7 +171,7 @@ class Checks:
             run.progress.stop.set()
 
     def last(self, where: Location) -> dict[str, Any] | None:
-        """Return the summary of the last check of a location: ``finished_at`` (seconds) and ``found`` (how many)."""
+        """Return the summary of a location's last check: ``finished_at`` (seconds), ``found`` (how many), ``shape``."""
         text = self._cluster.record(where, Store.CHECK, _SUMMARY)
         try:
             data = json.loads(text or "null")
@@ -199,7 +201,9 @@ class Checks:
             self._cluster, self._engine, self._readers, run.where, run.progress, settings.grace(), settings.settle(),
             settings.limits(), self._clock,
         )  # fmt: skip
-        return scan.run()
+        verdicts = scan.run()
+        run.shape = scan.shaping.shape()
+        return verdicts
 
     def _chosen(self, run: Run) -> list[Verdict]:
         """Look again at findings of the last check; one that is not so any more is left out."""
@@ -292,9 +296,10 @@ class Checks:
         items = list(fresh.items())
         for at in range(0, len(items), _SIDE_BY_SIDE):
             self._cluster.put_records(run.where, Store.CHECK, dict(items[at : at + _SIDE_BY_SIDE]))
-        summary = {"finished_at": now, "started_at": run.started_at, "found": len(verdicts)}
+        shape = (run.shape or Shape()).to_dict()
+        summary = {"finished_at": now, "started_at": run.started_at, "found": len(verdicts), "shape": shape}
         self._cluster.put_records(run.where, Store.CHECK, {_SUMMARY: json.dumps(summary)})
-        self._on_found(run.where, len(verdicts))
+        self._on_found(run.where, summary)
 
     def _forget(self, where: Location, idents: Sequence[str]) -> None:
         """Take findings that were repaired off what is kept."""
@@ -304,7 +309,7 @@ class Checks:
         if summary is not None:
             summary["found"] = max(0, int(summary.get("found", 0)) - len(idents))
             self._cluster.put_records(where, Store.CHECK, {_SUMMARY: json.dumps(summary)})
-            self._on_found(where, int(summary["found"]))
+            self._on_found(where, summary)
 
 
 def _request(verdict: Verdict) -> Repair:

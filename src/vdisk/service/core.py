@@ -100,6 +100,25 @@ class Service:
         """Return the namespaces of a pool, the default one (empty name) first."""
         return ["", *self.read(pool_id, lambda: self._cluster.namespaces(pool_id, pool))]
 
+    def places(self) -> list[dict[str, Any]]:
+        """Return every pool that may hold volumes, with its namespaces and its space in bytes."""
+
+        def read() -> list[dict[str, Any]]:
+            found = []
+            for root in self._cluster.rbd_pools():
+                used, available = self._cluster.pool_usage(root.pool_id)
+                found.append(
+                    {
+                        "pool": root.pool,
+                        "namespaces": self._cluster.namespaces(root.pool_id, root.pool),
+                        "used": used,
+                        "available": available,
+                    }
+                )
+            return sorted(found, key=lambda place: str(place["pool"]))
+
+        return self.read("pools", read)
+
     def check_cluster(self, handle: Handle) -> None:
         """Raise ``NotFound`` for the handle of another cluster."""
         if handle.cluster_id not in self._settings.known_cluster_ids():

@@ -8,16 +8,17 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..engine.health import HealthBoard, Severity
 from ..engine.ports import Cluster
 from ..engine.workers import Workers
 from ..model.errors import NotFound, VdiskError
 from ..model.observed import Location
+from ..model.shape import Shape, shape_from_dict
 from .checks import Wish
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Housekeeper:
         self._settings = settings
         self._health = health
         self._findings: dict[tuple[str, str], int] = {}
+        self._shapes: dict[tuple[str, str], Shape] = {}
         self._log = log
         self._clock = clock
         self._lock = threading.Lock()
@@ -105,11 +107,17 @@ class Housekeeper:
             with self._lock:
                 self._under_way.discard((where.pool_id, where.namespace))
 
-    def told(self, where: Location, found: int) -> None:
-        """Take to the cluster's health how many findings the last check of a location left."""
+    def told(self, where: Location, summary: Mapping[str, Any]) -> None:
+        """Take to the cluster's health and to the figures what the summary of a location's last check says."""
         with self._lock:
-            self._findings[where.pool, where.namespace] = found
+            self._findings[where.pool, where.namespace] = int(summary.get("found", 0))
+            self._shapes[where.pool, where.namespace] = shape_from_dict(summary.get("shape"))
         self._publish()
+
+    def known(self) -> tuple[int, Shape]:
+        """Return (findings left, shape) of all places together, as their last checks saw them."""
+        with self._lock:
+            return sum(self._findings.values()), sum(self._shapes.values(), Shape())
 
     def _forget_others(self, places: set[tuple[str, str]]) -> None:
         """Forget findings of pools and namespaces that are no more."""
@@ -117,6 +125,7 @@ class Housekeeper:
             gone = set(self._findings) - places
             for place in gone:
                 del self._findings[place]
+                self._shapes.pop(place, None)
         if gone:
             self._publish()
 
@@ -139,7 +148,7 @@ class Housekeeper:
         interval = self._settings.check_interval()
         last = self._services.checks.last(where)
         if last is not None and (where.pool, where.namespace) not in self._findings:
-            self.told(where, int(last.get("found", 0)))  # what an earlier mgr found
+            self.told(where, last)  # what an earlier mgr found
         if interval <= 0:
             return
         if last is not None and self._clock() - float(last.get("finished_at", 0.0)) < interval:

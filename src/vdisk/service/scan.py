@@ -28,6 +28,7 @@ from ..model.findings import Subject, SubjectKind, Trouble
 from ..model.names import UUID_PATTERN, Kind
 from ..model.observed import Location, Task
 from ..model.records import Store
+from .shaping import Shaping
 
 T = TypeVar("T")
 _PAGE = 1000
@@ -94,6 +95,7 @@ class Scan:
         self._lock = threading.Lock()
         self._found: dict[str, Verdict] = {}
         self._tasks: tuple[Task, ...] | None = None
+        self.shaping = Shaping(cluster, where)
 
     def run(self) -> list[Verdict]:
         """Scan and return what was found, sorted by class and objects."""
@@ -204,6 +206,7 @@ class Scan:
             self._keep(judge(look, Subject(_SUBJECT[named[0]], named[1])))
         image = self._cluster.load_image(self._where, name, image_id)
         if image is not None:
+            self.shaping.add(image)
             self._keep(judge_seen(look, image))
 
     def _others(self) -> Iterator[Subject]:

@@ -1,0 +1,1 @@
+"""What vdisk serves over HTTP: metrics, and the files of the dashboard's page."""
