@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import rbd
 
 from cluster.support import Vdisk, has_task_queue, image_spec, mgr_log, rbd_tasks, trash
 from cluster.test_removal import assert_nothing_left, make
@@ -127,6 +128,29 @@ def test_a_task_that_failed_is_taken_back(cluster: Cluster, vdisk: Vdisk, pool: 
     vdisk.drained(pool)
     assert_nothing_left(cluster, pool)
     assert "vdisk removes the image itself" in mgr_log(cluster)
+
+
+def test_an_image_that_is_open_in_the_trash_waits_and_says_where(cluster: Cluster, vdisk: Vdisk, pool: str) -> None:
+    volumes = [make(vdisk, pool, f"pvc-{number}") for number in range(2)]
+    option(cluster, "reaper_window", "0")
+    option(cluster, "reaper_rate", "0.2")
+    try:
+        remove(vdisk, volumes)  # the second has its turn five seconds after the first
+        with cluster.connect().open_ioctx(pool) as ioctx, rbd.Image(ioctx, image_id=volumes[1]["image_id"]):
+            option(cluster, "reaper_rate", None)
+
+            def told() -> bool:
+                [op] = [
+                    op for op in vdisk.operations(pool) if op["target"] == f"{pool}/pvc-1" and op["kind"] == "volume rm"
+                ]
+                return any("is busy; open at 127.0.0.1:" in reason for reason in op["waiting_for"])
+
+            wait_for(told, 30, "the operation says where the image is open")
+        vdisk.drained(pool)
+    finally:
+        option(cluster, "reaper_rate", None)
+        option(cluster, "reaper_window", None)
+    assert_nothing_left(cluster, pool)
 
 
 def test_a_large_journal_is_warned_of(cluster: Cluster, vdisk: Vdisk, pool: str) -> None:

@@ -293,6 +293,10 @@ class Images:
                 self._rbd.trash_remove(ioctx, image_id, force=True)
             except rbd.ImageNotFound:
                 return
+            except rbd.ImageBusy as error:
+                # Who has it open passes too: the watch of a client that died lasts half a minute.
+                who = ", ".join(f"{found.address} (client.{found.client})" for found in self.watchers(where, image_id))
+                raise NotReady(f"image id {image_id} in the trash of {where} is busy; open at {who or '-'}") from error
         self._log.info("rbd: trash remove %s/%s", where, image_id)
 
     def close(self) -> None:

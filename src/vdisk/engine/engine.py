@@ -42,6 +42,8 @@ from .waiting import Key, Waiting
 from .workers import Timer, Workers
 
 _BACKOFF = (0.1, 0.3, 1.0, 2.0, 5.0, 10.0, 30.0)
+#: How many of these there are for what somebody waits for.
+_IMPATIENT = 5
 #: What waits for something that goes without our doing is looked at ever less often: there may be thousands of such.
 _WAITING_BACKOFF = (0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 #: Times ``queue_limit`` that may be left to do in the background, which is what memory is bounded by.
@@ -631,7 +633,8 @@ class Engine:
 
     def _retry_later(self, operation: Operation, error: VdiskError) -> None:
         """Queue an operation again after a while. Caller holds the lock."""
-        delay = _BACKOFF[min(operation.attempts - 1, len(_BACKOFF) - 1)]
+        delays = _BACKOFF if operation.answered else _BACKOFF[:_IMPATIENT]
+        delay = delays[min(operation.attempts - 1, len(delays) - 1)]
         self._log.info(
             "operation %s: %s; trying again in %.1f s (step %s)", operation.id, error.message, delay, operation.step
         )
