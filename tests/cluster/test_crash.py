@@ -18,6 +18,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -743,7 +744,11 @@ _NEEDED = {"mgr_module.py", "mgr_util.py", "object_format.py", "cherrypy_mgr.py"
 def lighten(cluster: Cluster) -> None:
     """Take away the stock modules that nothing here needs: importing them is most of what starting a mgr costs."""
     for path in cluster.layout.modules.iterdir():
-        if path.name not in _NEEDED:
+        if path.name in _NEEDED:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
             path.unlink()
 
 

@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -155,8 +156,9 @@ def test_restart_and_environment(bare: Cluster) -> None:
     before = daemon.pid
     daemon.restart(env={"VDISK_TEST_MARK": "here"})
     assert daemon.pid != before
-    with open(f"/proc/{daemon.pid}/environ") as environ:
-        wait_for(lambda: "VDISK_TEST_MARK=here" in (environ.seek(0), environ.read())[1], 30, "the environment")
+    # Opened anew each time: what is opened before the process has become the daemon goes on showing what it was before.
+    environ = Path(f"/proc/{daemon.pid}/environ")
+    wait_for(lambda: "VDISK_TEST_MARK=here" in environ.read_text(), 30, "the environment")
     bare.wait_module("rbd_support")
 
 

@@ -235,10 +235,9 @@ def test_the_log_tells_the_notes_sequence(cluster: Cluster, pool_spec: str) -> N
     lines_in_order(log, [f"removed object {place('csi.snap.' + snapshot['uuid'])}"])
     for thing in (volume, snapshot, restored):
         target = f"{at}/{thing['image_id']}"
-        if has_task_queue(cluster):
-            assert re.search(rf"rbd task add trash remove {target}: task {UUID}$", log, re.MULTILINE)
-        else:
-            lines_in_order(log, [f"rbd: trash remove {target}"])
+        # rbd_support is given one at a time where it can be given any, and vdisk removes the others meanwhile.
+        ways = [rf"rbd task add trash remove {target}: task {UUID}$"] if has_task_queue(cluster) else []
+        assert any(re.search(way, log, re.MULTILINE) for way in [*ways, rf"rbd: trash remove {target}$"])
     _, _, after = log.partition(f"rbd: trash move {at}/{snap}")
     assert re.search(rf"rbd: snap rm .*@{snap}", after)
 
