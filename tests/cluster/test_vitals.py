@@ -27,7 +27,7 @@ def watchful(cluster: Cluster) -> Iterator[None]:
     """Have the module look closely each second."""
     cluster.ceph("config", "set", "mgr", "mgr/vdisk/housekeeping_interval", "1")
     yield
-    for option, value in (("housekeeping_interval", 60), ("reaper_rate", 0), ("reaper_window", 4)):
+    for option, value in (("housekeeping_interval", 60), ("reaper_rate", 0), ("reaper_window", 1)):
         cluster.ceph("config", "set", "mgr", f"mgr/vdisk/{option}", str(value))
 
 
