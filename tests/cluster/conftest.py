@@ -8,6 +8,7 @@ daemons' logs are kept in `.cache/logs/<test>/`.
 import itertools
 import os
 import re
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,27 @@ def _releases(config: pytest.Config) -> list[str]:
         return [name.strip() for name in asked.split(",") if name.strip()]
     native = native_release()
     return [native.name if native else "pacific"]
+
+
+_results: list[int] = []
+
+
+def pytest_sessionfinish(exitstatus: int) -> None:
+    """Remember how it went, for :func:`pytest_unconfigure`."""
+    _results.append(int(exitstatus))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure() -> None:
+    """Leave without taking the process down in an orderly way, when all is said and cleaned up.
+
+    Handles that wait for an answer from a mgr that was killed can't be shut down; librados' threads for them run on
+    and can crash in what the end of a process destroys under them.
+    """
+    if _results:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(_results[-1])
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
