@@ -17,7 +17,7 @@ from typing import ClassVar
 from ..model.errors import HasDependents, Internal, InUse, NotFound
 from ..model.groups import group_of_name, mapping_of
 from ..model.names import Kind, temp_image
-from ..model.observed import Entry, Image
+from ..model.observed import Entry, Image, Location
 from ..model.records import Kept, Store, kept_from_text
 from .base import Lock, Plan, Request, View, image_lock, name_lock
 from .steps import (
@@ -34,6 +34,16 @@ from .steps import (
     Step,
     TrashImage,
 )
+
+
+def refuse_in_use(view: View, where: Location, image: Image, what: str) -> None:
+    """Raise ``InUse``, naming who has the image open, unless nobody but the mgr has; ``what`` is what it is called."""
+    watchers = [watcher for watcher in view.watchers(where, image.id) if not watcher.mgr]
+    if watchers:
+        raise InUse(
+            f"{what} is in use by {', '.join(f'{w.address} (client.{w.client})' for w in watchers)}",
+            watchers=[watcher.to_dict() for watcher in watchers],
+        )
 
 
 @dataclass(frozen=True)
@@ -183,12 +193,7 @@ class Removal(Request):
                 f"{what} has snapshots that were not made by vdisk: {', '.join(snaps)}; remove them first",
                 dependents=snaps,
             )
-        watchers = [watcher for watcher in view.watchers(self.where, image.id) if not watcher.mgr]
-        if watchers:
-            raise InUse(
-                f"{what} is in use by {', '.join(f'{w.address} (client.{w.client})' for w in watchers)}",
-                watchers=[watcher.to_dict() for watcher in watchers],
-            )
+        refuse_in_use(view, self.where, image, what)
 
 
 @dataclass(frozen=True)

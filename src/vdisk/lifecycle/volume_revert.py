@@ -16,12 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from ..model.errors import HasDependents, InUse, InvalidArgument, NotFound, NotReady, Unsupported
+from ..model.errors import HasDependents, InvalidArgument, NotFound, NotReady, Unsupported
 from ..model.layout import CHOOSABLE, Layout
 from ..model.names import IMAGE_NAME_KEY, Kind
 from ..model.observed import JOURNALING, STRIPING, Entry, Image, Location
 from ..model.records import Kept, Mark, Store
 from .base import Clones, Lock, Plan, Request, View, image_lock, name_lock
+from .removal import refuse_in_use
 from .steps import (
     Answer,
     CloneImage,
@@ -177,12 +178,7 @@ class RevertVolume(Request):
                 f"{what} has snapshots that were not made by vdisk: {', '.join(snaps)}; remove or adopt them first",
                 dependents=snaps,
             )
-        watchers = [watcher for watcher in view.watchers(self.where, former.id) if not watcher.mgr]
-        if watchers:
-            raise InUse(
-                f"{what} is in use by {', '.join(f'{w.address} (client.{w.client})' for w in watchers)}",
-                watchers=[watcher.to_dict() for watcher in watchers],
-            )
+        refuse_in_use(view, self.where, former, what)
 
     def _pristine(self, view: View, image: Image, snap: Image) -> bool:
         """Tell whether an image is a clone of the snapshot that nothing was written to.
