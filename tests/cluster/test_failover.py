@@ -13,7 +13,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -283,6 +283,26 @@ def quiet(cluster: Cluster, pool: str) -> inventory.Inventory:
     return wait_for(calm, 120, f"{pool} comes to rest", interval=0.3)
 
 
+def agree(cluster: Cluster, pool: str, actors: Sequence[Actor]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Hold what the clients were told to what there is, once it is quiet; return volumes and snapshots by name."""
+    found = quiet(cluster, pool)
+    assert not [line for line in found.lines if "stray" in line or "without" in line], str(found)
+    vdisk = Vdisk(cluster)
+    volumes = {volume["name"]: volume for volume in vdisk("volume ls", pool_spec=pool)}
+    snapshots = {snap["name"]: snap for snap in vdisk("snap ls", pool_spec=pool)}
+    own = {name: size for actor in actors for name, size in actor.model.volumes.items()}
+    shared = {name for actor in actors for name in actor.model.handles if name.startswith("shared-")}
+    assert sorted(volumes) == sorted([*own, *shared])
+    assert {name: volumes[name]["size"] for name in own} == own
+    assert sorted(snapshots) == sorted(name for actor in actors for name in actor.model.snapshots)
+    assert all(item["state"] == "ready" for item in [*volumes.values(), *snapshots.values()])
+    # One name, one image: whoever asked for it, and however often, was told of the same.
+    for name, item in {**volumes, **snapshots}.items():
+        told = set[str]().union(*(actor.model.handles.get(name, set()) for actor in actors))
+        assert told == {item["handle"]}, name
+    return volumes, snapshots
+
+
 def remove_all(cluster: Cluster, pool: str) -> None:
     """Remove all volumes and snapshots, and wait until nothing at all is left."""
     client, vdisk = Client(cluster), Vdisk(cluster)
@@ -327,23 +347,9 @@ def test_acknowledged_results_are_true_after_five_failovers(pair: Cluster, pool:
     repeats = sum(actor.client.repeats for actor in actors)
     print(f"{done()} operations, {repeats} repeats, {time.monotonic() - began:.0f} s until all clients were done")
 
-    found = quiet(pair, pool)
-    print(f"{time.monotonic() - began:.0f} s until it was quiet, {len(found.lines)} things left")
-    assert not [line for line in found.lines if "stray" in line or "without" in line], str(found)
-    vdisk = Vdisk(pair)
-    volumes = {volume["name"]: volume for volume in vdisk("volume ls", pool_spec=pool)}
-    snapshots = {snap["name"]: snap for snap in vdisk("snap ls", pool_spec=pool)}
-    own = {name: size for actor in actors for name, size in actor.model.volumes.items()}
-    shared = {name for actor in actors for name in actor.model.handles if name.startswith("shared-")}
-    assert sorted(volumes) == sorted([*own, *shared])
-    assert {name: volumes[name]["size"] for name in own} == own
-    assert sorted(snapshots) == sorted(name for actor in actors for name in actor.model.snapshots)
-    assert all(item["state"] == "ready" for item in [*volumes.values(), *snapshots.values()])
+    volumes, snapshots = agree(pair, pool, actors)
+    print(f"{time.monotonic() - began:.0f} s until it was quiet, {len(volumes) + len(snapshots)} things left")
     assert all(snap["sealed"] for snap in snapshots.values())
-    # One name, one image: whoever asked for it, and however often, was told of the same.
-    for name, item in {**volumes, **snapshots}.items():
-        told = set[str]().union(*(actor.model.handles.get(name, set()) for actor in actors))
-        assert told == {item["handle"]}, name
     images = sorted(item["image"] for item in [*volumes.values(), *snapshots.values()])
     with pair.connect().open_ioctx(pool) as ioctx:
         directory = inventory.omap(ioctx, "rbd_directory")

@@ -17,7 +17,7 @@ import pytest
 from cluster import inventory
 from cluster.support import Vdisk
 from cluster.test_crash import lighten
-from cluster.test_failover import PATIENCE, Actor, Crowd, Model, data_address, fail_over, quiet, remove_all
+from cluster.test_failover import PATIENCE, Actor, Crowd, Model, agree, data_address, fail_over, remove_all
 from harness.cluster import Cluster
 from harness.config import FAST
 from harness.releases import ensure_root
@@ -128,28 +128,10 @@ def work(cluster: Cluster, actors: list[Soaker], seconds: float, chance: random.
     stop.set()
     crowd.join(PATIENCE)
     happened["operations"] = done()
-    agree(cluster, actors)
-    return happened
-
-
-def agree(cluster: Cluster, actors: list[Soaker]) -> None:
-    """Compare what the clients were told with what there is."""
-    found = quiet(cluster, POOL)
-    assert not [line for line in found.lines if "stray" in line or "without" in line], str(found)
-    vdisk = Vdisk(cluster)
-    volumes = {volume["name"]: volume for volume in vdisk("volume ls", pool_spec=POOL)}
-    snapshots = {snapshot["name"]: snapshot for snapshot in vdisk("snap ls", pool_spec=POOL)}
-    sizes = {name: size for actor in actors for name, size in actor.model.volumes.items()}
-    shared = {name for actor in actors for name in actor.model.handles if name.startswith("shared-")}
-    assert sorted(volumes) == sorted([*sizes, *shared])
-    assert {name: volumes[name]["size"] for name in sizes} == sizes
-    assert sorted(snapshots) == sorted(name for actor in actors for name in actor.model.snapshots)
-    assert all(item["state"] == "ready" for item in [*volumes.values(), *snapshots.values()])
-    for name, item in {**volumes, **snapshots}.items():
-        told = set[str]().union(*(actor.model.handles.get(name, set()) for actor in actors))
-        assert told == {item["handle"]}, name
-    report = vdisk.until("check", pool_spec=POOL, wait="60")
+    agree(cluster, POOL, actors)
+    report = Vdisk(cluster).until("check", pool_spec=POOL, wait="60")
     assert report["findings"] == [], report["findings"]
+    return happened
 
 
 @pytest.mark.slow
