@@ -1,5 +1,7 @@
 """Does a copy of the module work? Files, permissions, import, signatures; nothing is written into the copy."""
 
+from __future__ import annotations
+
 import json
 import os
 import pwd

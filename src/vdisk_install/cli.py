@@ -1,5 +1,7 @@
 """The command line of ``vdisk-install``."""
 
+from __future__ import annotations
+
 import argparse
 import os
 import sys
@@ -9,7 +11,14 @@ from pathlib import Path
 from vdisk_install import __version__, dashboard
 from vdisk_install.checks import Report, check
 from vdisk_install.errors import InstallError
-from vdisk_install.places import MODULE, check_module_directory, mgr_runs, module_directory, source_directory
+from vdisk_install.places import (
+    MODULE,
+    check_module_directory,
+    mgr_runs,
+    module_directory,
+    package_of,
+    source_directory,
+)
 from vdisk_install.tree import copy_module, is_vdisk, refuse_foreign, same_tree, staging, swap_in, take_away
 
 
@@ -40,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         target = directory / MODULE
         if args.check:
             return _check(target)
+        _refuse_packaged(target)
         if args.uninstall:
             return _uninstall(target)
         return _install(source_directory(), target, link=args.link)
@@ -48,6 +58,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"vdisk-install: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
     return 1
+
+
+def _package(target: Path) -> str:
+    """Return the package of the distribution that the module in the target's place belongs to, or ''."""
+    return package_of(target / "module.py")
+
+
+def _refuse_packaged(target: Path) -> None:
+    """Raise when the package manager owns the target: it would go on to answer for files that it did not unpack."""
+    package = _package(target)
+    if package:
+        raise InstallError(f"{target} belongs to the package {package}: upgrade or remove that package instead")
 
 
 def _install(source: Path, target: Path, *, link: bool) -> int:
@@ -93,7 +115,9 @@ def _check(target: Path) -> int:
     current = target.resolve() == source or same_tree(source, target)
     version = f"vdisk {__version__}" if current else f"another version than vdisk {__version__}, which this program has"
     linked = f", a link to {os.readlink(target)}" if target.is_symlink() else ""
-    print(f"{target} is {version}{linked} ({_figures(report)})")
+    package = _package(target)
+    packaged = f", of the package {package}" if package else ""
+    print(f"{target} is {version}{linked}{packaged} ({_figures(report)})")
     print(_about_dashboard(target.parent))
     return 0
 

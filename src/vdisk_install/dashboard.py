@@ -1,5 +1,7 @@
 """vdisk's file among the controllers of the Ceph dashboard, which loads every regular file there when it starts."""
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
 

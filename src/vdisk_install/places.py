@@ -33,6 +33,24 @@ def run_quietly(argv: Sequence[str]) -> str:
     return done.stdout.decode(errors="replace").strip() if done.returncode == 0 else ""
 
 
+def package_of(path: Path, run: Run = run_quietly) -> str:
+    """Return the package of the distribution that ``path`` belongs to, '' if it is of none or there is no such system.
+
+    A package manager knows what it has unpacked by the names at that time: ``path`` is asked for as it stands and with
+    the links on the way to its directory followed.
+    """
+    for name in dict.fromkeys((str(path), str(path.parent.resolve() / path.name))):
+        # dpkg answers "PACKAGE: PATH", rpm exactly what it is asked to print, and nothing on a path of no package.
+        for line in run(["dpkg-query", "--search", name]).splitlines():
+            package, _, found = line.partition(": ")
+            if found == name and not package.startswith("diversion by "):
+                return package
+        package = run(["rpm", "--query", "--file", "--queryformat", "%{NAME}", name])
+        if package:
+            return package
+    return ""
+
+
 def source_directory() -> Path:
     """Return the directory of the vdisk package that was installed with this program."""
     spec = importlib.util.find_spec(MODULE)

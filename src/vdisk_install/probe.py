@@ -40,6 +40,7 @@ def stand_ins() -> None:
 
     manager = types.ModuleType("mgr_module")
     manager.MgrModule = MgrModule  # type: ignore[attr-defined]
+    manager.MgrStandbyModule = MgrModule  # type: ignore[attr-defined]
     manager.Option = Option  # type: ignore[attr-defined]
     sys.modules["mgr_module"] = manager
     for name in ("rados", "rbd"):
@@ -111,6 +112,7 @@ def probe(directory: str) -> dict[str, Any]:
     problems: list[str] = []
     try:
         module = importlib.import_module("vdisk.module")
+        importlib.import_module("vdisk.standby")
     except Exception as error:
         return {"commands": 0, "options": 0, "problems": [f"importing it fails: {type(error).__name__}: {error}"]}
     found = getattr(module, "Module", None)

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,43 @@ from vdisk_install import __version__, checks, cli, places, probe, tree
 from vdisk_install.errors import InstallError
 
 SOURCE = Path(__file__).resolve().parents[2] / "src/vdisk"
+
+
+_probed: dict[object, checks.Report] = {}
+_compiled: set[bytes] = set()
+
+
+@pytest.fixture(autouse=True)
+def _the_same_is_probed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Import the same files once only: it takes a Python of its own each time, which says the same again."""
+    probe_really = checks._probe
+
+    def probe_once(module: Path) -> checks.Report:
+        contents = sorted((str(path.relative_to(module)), path.read_bytes()) for path in module.rglob("*.py"))
+        key = module.is_symlink(), *contents
+        if key not in _probed:
+            _probed[key] = probe_really(module)
+        return _probed[key]
+
+    monkeypatch.setattr(checks, "_probe", probe_once)
+
+
+@pytest.fixture(autouse=True)
+def _the_same_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compile the same bytes once only; what is no Python says so each time."""
+
+    def compile_once(source: bytes, *args: Any, **kwargs: Any) -> None:
+        if source not in _compiled:
+            compile(source, *args, **kwargs)
+            _compiled.add(source)
+
+    monkeypatch.setattr(checks, "compile", compile_once, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_package_owns_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave this machine's package manager unasked."""
+    monkeypatch.setattr(cli, "package_of", lambda path: "")
 
 
 @pytest.fixture
@@ -149,6 +187,28 @@ def test_refuses_what_is_not_vdisk(modules: Path, source: Path, capsys: pytest.C
     assert (modules / "vdisk/precious").exists()
 
 
+def test_refuses_what_a_package_owns(
+    modules: Path, source: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(modules)
+    inode = (modules / "vdisk").stat().st_ino
+    owners = {modules / "vdisk/module.py": "ceph-mgr-vdisk"}
+    monkeypatch.setattr(cli, "package_of", lambda path: owners.get(path, ""))
+    (source / "module.py").write_text((source / "module.py").read_text() + "# newer\n")
+    for args in ((), ("--link",), ("--uninstall",)):
+        capsys.readouterr()
+        assert install(modules, *args) == 1
+        said = capsys.readouterr()
+        assert said.err == (
+            f"vdisk-install: {modules / 'vdisk'} belongs to the package ceph-mgr-vdisk: "
+            "upgrade or remove that package instead\n"
+        )
+        assert said.out == ""
+        assert (modules / "vdisk").stat().st_ino == inode
+    assert install(modules, "--check") == 0
+    assert "of the package ceph-mgr-vdisk" in capsys.readouterr().out
+
+
 def test_refuses_a_link_that_leads_nowhere(modules: Path, source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (modules / "vdisk").symlink_to("/nonexistent/vdisk")
     assert install(modules) == 1
@@ -260,6 +320,26 @@ def test_directory_comes_from_ceph_conf_then_cluster_then_packages(modules: Path
     assert places.module_directory(answers(ceph="/nonexistent"), known) == third
     with pytest.raises(InstallError, match="--path"):
         places.module_directory(answers(), [])
+
+
+def test_packages_are_told_by_dpkg_and_by_rpm(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    path, real = tmp_path / "link/module.py", tmp_path / "real/module.py"
+
+    def dpkg(argv: Sequence[str]) -> str:
+        lines = {str(real): f"diversion by other from: {real}\nceph-mgr-vdisk: {real}"}
+        return lines.get(argv[-1], "") if argv[0] == "dpkg-query" else ""
+
+    def rpm(argv: Sequence[str]) -> str:
+        return "ceph-mgr-vdisk" if argv[0] == "rpm" and argv[-1] == str(path) else ""
+
+    assert places.package_of(real, dpkg) == "ceph-mgr-vdisk"
+    assert places.package_of(path, dpkg) == "ceph-mgr-vdisk", "through the link"
+    assert places.package_of(path, rpm) == "ceph-mgr-vdisk"
+    assert places.package_of(real, rpm) == ""
+    assert places.package_of(tmp_path / "module.py") == "", "this machine's own"
+    assert places.package_of(Path("/usr/bin/env")) != ""
 
 
 def test_programs_that_fail_or_do_not_exist_say_nothing() -> None:
