@@ -1,6 +1,8 @@
 """The Ceph dashboard of a test cluster: switched on, with users, and its REST API as a client uses it."""
 
+import http.client
 import json
+import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -34,23 +36,29 @@ class Reply:
 
 
 class Board:
-    """The dashboard of a cluster, over plain HTTP on 127.0.0.1."""
+    """The dashboard of a cluster, on 127.0.0.1; ``prefix`` is the option ``url_prefix`` (``/ceph``).
 
-    def __init__(self, cluster: Cluster) -> None:
+    It is asked over plain HTTP, or HTTPS where ``tls`` says which certificate to accept; ``start`` is for plain HTTP.
+    """
+
+    def __init__(self, cluster: Cluster, prefix: str = "", tls: ssl.SSLContext | None = None) -> None:
         self.cluster = cluster
+        self.prefix = prefix
+        self.tls = tls
         (self.port,) = free_ports(1)
         self.tokens: dict[str, str] = {}
 
     @property
     def url(self) -> str:
         """Where it is."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}{self.prefix}"
 
     def start(self) -> None:
         """Switch it on, make the users, and return when it answers."""
         cluster = self.cluster
         settings = {"ssl": "false", "server_addr": "127.0.0.1", "server_port": str(self.port)}
         settings |= {"standby_behaviour": "error", "standby_error_status_code": "503"}
+        settings |= {"url_prefix": self.prefix} if self.prefix else {}
         for name, value in settings.items():
             cluster.ceph("config", "set", "mgr", f"mgr/dashboard/{name}", value)
         cluster.ceph("mgr", "module", "enable", "dashboard")
@@ -60,6 +68,9 @@ class Board:
         for user, role in ROLES.items():
             # Right after the module's start the mgr may not know its commands yet.
             wait_for(lambda user=user, role=role: self._make(user, role, str(path)), 40, f"user {user}", interval=0.2)
+        # Modules start one after the other, and which one is first is chance.
+        if "vdisk" in cluster.mgr_map()["modules"]:
+            cluster.wait_module("vdisk")
 
     def _make(self, user: str, role: str, path: str) -> bool:
         words = ("dashboard", "ac-user-create", user, "-i", path, role, "--force-password")
@@ -68,7 +79,7 @@ class Board:
     def wait(self) -> None:
         """Wait until it answers."""
         wait_for(lambda: self.get("/docs/openapi.json", accept="*/*").status == 200, 60, "the dashboard answers",
-                 ignore=(OSError,))  # fmt: skip
+                 ignore=(OSError, http.client.HTTPException))  # fmt: skip
 
     def sign_in(self, user: str) -> str:
         """Return a user's token."""
@@ -104,7 +115,7 @@ class Board:
             headers["Content-Type"] = "application/json"
         request = urllib.request.Request(url, data=data, headers=headers, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=60, context=self.tls) as answer:
                 return Reply(answer.status, answer.headers, answer.read().decode())
         except urllib.error.HTTPError as error:
             with error:

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from fake.drive import a_volume
+from fake.engines import PATIENCE
 from harness.releases import REPO
 from vdisk.commands import remote
 from vdisk.commands.access import Access
@@ -65,7 +66,7 @@ def test_every_request_is_described():
 
 @pytest.fixture
 def handlers(fake, mgr):
-    return Handlers(mgr.services, Access(mgr.service, lambda arguments: True), lambda: 4.0)
+    return Handlers(mgr.services, Access(mgr.service, lambda arguments: True), lambda: PATIENCE)
 
 
 def test_commands_are_served_as_json(fake, mgr, handlers):
@@ -89,9 +90,11 @@ def test_pools_are_those_that_one_may_see(fake, mgr, handlers):
     (place,) = [found for found in json.loads(serve(handlers, "pools", "{}", LOG))["answer"] if found["pool"] == "rbd"]
     assert place["namespaces"] == ["ns1"]
     assert {"used", "available"} <= set(place)
-    narrow = Handlers(mgr.services, Access(mgr.service, lambda asked: asked.get("namespace") == "ns1"), lambda: 4.0)
+    narrow = Handlers(
+        mgr.services, Access(mgr.service, lambda asked: asked.get("namespace") == "ns1"), lambda: PATIENCE
+    )
     assert [found["namespaces"] for found in narrow.places()] == [["ns1"]]
-    assert Handlers(mgr.services, Access(mgr.service, lambda asked: False), lambda: 4.0).places() == []
+    assert Handlers(mgr.services, Access(mgr.service, lambda asked: False), lambda: PATIENCE).places() == []
 
 
 def test_the_page_fetches_nothing_from_elsewhere_and_makes_no_markup():

@@ -40,7 +40,6 @@ class Dashboard:
         above = package.rpartition(".")[0]
         self.controllers = importlib.import_module(package)
         self.security = importlib.import_module(f"{above}.security")
-        self.exceptions = importlib.import_module(f"{above}.exceptions")
         self.mgr = importlib.import_module(above).mgr
         self.cherrypy = importlib.import_module("cherrypy")
 
@@ -54,28 +53,30 @@ class Dashboard:
         made: Callable[..., Any] = getattr(self.controllers, f"{permission.capitalize()}Permission")(function)
         return made
 
-    def failed(self, status: int, code: str, message: str) -> Exception:
-        """Return the exception that the dashboard answers with ``{"detail": message, "code": code, ...}``."""
-        error: Exception = self.exceptions.DashboardException(
-            msg=message, code=code, component="vdisk", http_status_code=status
-        )
-        return error
+    def refuse(self, status: int, error: Mapping[str, Any]) -> dict[str, Any]:
+        """Answer a request with an error: in the form that the dashboard's own have, and vdisk's whole error object."""
+        self.cherrypy.response.status = status
+        return {"detail": error["message"], "code": error["code"], "component": "vdisk", "error": dict(error)}
 
     def call(self, words: str, arguments: Mapping[str, Any]) -> Any:
-        """Have vdisk carry out a command; raises the exception that the dashboard answers with."""
+        """Have vdisk carry out a command; returns what the request is answered with."""
         try:
             answer = json.loads(self.mgr.remote("vdisk", "rest", words, json.dumps(arguments)))
         except ImportError:
-            raise self.failed(
-                503, "unavailable", "vdisk is not enabled on this cluster: ceph mgr module enable vdisk"
-            ) from None
+            return self._unavailable("vdisk is not enabled on this cluster: ceph mgr module enable vdisk")
         except Exception as error:
             self.mgr.log.warning("vdisk: %s", error)
-            raise self.failed(503, "unavailable", "vdisk does not work on this mgr; see its log") from None
+            return self._unavailable("vdisk does not work on this mgr; see its log")
         told = answer.get("error")
-        if told is not None:
-            raise self.failed(STATUS.get(told["code"], 500), str(told["code"]), str(told["message"]))
-        return answer["answer"]
+        return answer["answer"] if told is None else self.refuse(STATUS.get(told["code"], 500), told)
+
+    def _unavailable(self, message: str) -> dict[str, Any]:
+        return self.refuse(503, _error("unavailable", message, retryable=True))
+
+
+def _error(code: str, message: str, retryable: bool = False) -> dict[str, Any]:
+    """Return an error object as vdisk itself makes them."""
+    return {"code": code, "message": message, "retryable": retryable, "details": {}}
 
 
 def register(package: str) -> list[type]:
@@ -119,7 +120,7 @@ def _function(dashboard: Dashboard, resource: Resource, commands: Mapping[str, A
         known = {argument.name for argument in arguments}
         unknown = sorted(set(given) - known)
         if unknown:
-            raise dashboard.failed(400, "invalid_argument", f"unknown parameter {unknown[0]!r}")
+            return dashboard.refuse(400, _error("invalid_argument", f"unknown parameter {unknown[0]!r}"))
         return dashboard.call(resource.words, {name: value for name, value in given.items() if value is not None})
 
     # Required ones come first, as in any signature.

@@ -1,5 +1,7 @@
 """The endpoint ``/metrics`` for Prometheus: a thread with the standard library's HTTP server, off by default.
 
+A standby mgr serves it too, without metrics, so that no scrape of it fails (or with an error, so that each does).
+
 The dashboard's and the prometheus module's cherrypy is one for all modules on some releases and differs between them,
 so that this has a server of its own. Requests are served one after another: a scrape takes a millisecond.
 """
@@ -28,8 +30,18 @@ class _Server(socketserver.TCPServer):
         """Leave a client that went away in the middle to itself."""
 
 
+def place_of(address: str, port: int, own: Callable[[], str]) -> str:
+    """Return ``host:port`` under which others reach what listens there; ``own`` is asked where that is everywhere."""
+    host = own() if address in ("::", "0.0.0.0") else address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 class Exporter:
-    """Listens where the options say. ``text`` makes the answer; ``announce`` tells the mgr where it is, or ''."""
+    """Listens where the options say.
+
+    ``text`` makes the answer and ``status`` its HTTP status; ``announce`` tells the mgr where it is, or ''; ``own`` is
+    this host's address for others.
+    """
 
     def __init__(
         self,
@@ -39,6 +51,9 @@ class Exporter:
         content_type: str,
         announce: Callable[[str], None],
         log: logging.Logger,
+        *,
+        status: Callable[[], int] = lambda: 200,
+        own: Callable[[], str] = lambda: "127.0.0.1",
     ) -> None:
         self._address = address
         self._port = port
@@ -46,6 +61,8 @@ class Exporter:
         self._content_type = content_type
         self._announce = announce
         self._log = log
+        self._status = status
+        self._own = own
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stopping = False
@@ -94,10 +111,10 @@ class Exporter:
             self.problem = problem
             return False
         self.problem = None
-        host = f"[{address}]" if ":" in address else address
         with server:
-            self._announce(f"http://{host}:{port}/metrics")
-            self._log.info("serving metrics at http://%s:%d/metrics", host, port)
+            url = f"http://{place_of(address, port, self._own)}/metrics"
+            self._announce(url)
+            self._log.info("serving metrics at %s", url)
             server.timeout = _POLL
             while self._place() == (address, port):
                 server.handle_request()
@@ -105,7 +122,7 @@ class Exporter:
         return True
 
     def _listen(self, address: str, port: int) -> _Server:
-        text, content_type = self._text, self._content_type
+        text, content_type, status = self._text, self._content_type, self._status
 
         class Handler(BaseHTTPRequestHandler):
             """Answers GET and HEAD of ``/metrics``."""
@@ -117,9 +134,10 @@ class Exporter:
             def do_GET(self) -> None:
                 """Answer."""
                 found = self.path.partition("?")[0] == "/metrics"
+                code = status() if found else 404
                 body = (text() if found else "metrics are at /metrics\n").encode()
-                self.send_response(200 if found else 404)
-                self.send_header("Content-Type", content_type if found else "text/plain; charset=utf-8")
+                self.send_response(code)
+                self.send_header("Content-Type", content_type if code == 200 else "text/plain; charset=utf-8")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 if self.command != "HEAD":

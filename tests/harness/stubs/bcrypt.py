@@ -1,7 +1,8 @@
-"""Stands in for bcrypt in managers whose Python cannot load the real one.
+"""Stands in for bcrypt in the manager of Debian 13's Reef, whose Python cannot load the real one.
 
 Since version 4 bcrypt refuses to be imported in a sub-interpreter, which is where managers before Tentacle run every
-module; where the manager's helper library imports it, no module loads at all. Good for test clusters only.
+module; where the manager's helper library imports it, no module loads at all. Debian 12's Pacific has an older bcrypt
+that minds nothing. Good for test clusters only.
 """
 
 import base64

@@ -2,29 +2,52 @@
 
 import { get } from "./api.js";
 import { failure, fill, h } from "./dom.js";
-import { findings, lineage, operation, operations, overview, schedules, trash } from "./views.js";
-import { snapshot, volume, volumes } from "./volumes.js";
+import { findings } from "./findings.js";
+import { group, groups } from "./groups.js";
+import { lineage } from "./lineage.js";
+import { snapshot, snapshots } from "./snapshots.js";
+import { operation, operations, overview, schedules, trash } from "./views.js";
+import { volume, volumes } from "./volumes.js";
 
-const VIEWS = { overview, volumes, volume, snapshot, operations, operation, trash, lineage, findings, schedules };
-const LINKS = [["overview", "Overview"], ["volumes", "Volumes"], ["lineage", "Lineage"], ["operations", "Operations"],
-  ["trash", "Trash"], ["findings", "Findings"], ["schedules", "Schedules"]];
-const UNDER = { volume: "volumes", snapshot: "volumes", operation: "operations" };
+const VIEWS = {
+  overview, volumes, volume, snapshots, snapshot, groups, group, operations, operation, trash, lineage, findings, schedules,
+};
+const LINKS = [["overview", "Overview"], ["volumes", "Volumes"], ["snapshots", "Snapshots"], ["groups", "Groups"], ["lineage", "Lineage"],
+  ["operations", "Operations"], ["trash", "Trash"], ["findings", "Findings"], ["schedules", "Schedules"]];
+const NEEDS = { schedules: "schedule ls", groups: "group snap ls" };
+const UNDER = { volume: "volumes", snapshot: "snapshots", group: "groups", operation: "operations" };
 const main = document.getElementById("main");
+const trouble = document.getElementById("trouble");
 let session = null;
 let drawn = 0;
 
+function decoded(text) {
+  try { return decodeURIComponent(text); } catch { return text; /* not a link of this page: taken as it is */ }
+}
+
 // What a view gets. `may` and `has` say what the user and this version of vdisk can do; `here` is true until another
-// view is drawn; `every` repeats something while the view is shown.
+// view is drawn; `every` repeats something while the view is shown, also after it failed: the manager may be changing.
 function context(parts) {
   const mine = ++drawn;
   const here = () => mine === drawn;
+  const once = async (draw) => {
+    try {
+      await draw();
+      if (here()) fill(trouble);
+    } catch (error) {
+      if (!here()) return;
+      if (error.status >= 400 && error.status < 500) throw error;
+      fill(trouble, failure(error));
+    }
+  };
   return {
     main, parts, here,
     may: (permission) => session.permissions.includes(permission),
     has: (words) => session.commands.includes(words),
     every: async (seconds, draw) => {
       while (here()) {
-        if (!document.hidden) await draw();
+        // Not while somebody marks a text to copy it.
+        if (!document.hidden && getSelection().isCollapsed) await once(draw);
         await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
       }
     },
@@ -57,21 +80,22 @@ async function start() {
 
 async function route() {
   if (session === null) return;
-  const [view, ...parts] = location.hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
+  const [view, ...parts] = location.hash.replace(/^#\/?/, "").split("/").map(decoded);
   const name = view in VIEWS ? view : "overview";
-  const links = LINKS.filter(([link]) => link !== "schedules" || session.commands.includes("schedule ls"));
+  const links = LINKS.filter(([link]) => !NEEDS[link] || session.commands.includes(NEEDS[link]));
   fill(document.getElementById("views"), links.map(([link, text]) => h("a", {
     href: `#/${link}`, "aria-current": link === (UNDER[name] ?? name) ? "page" : null,
   }, text)));
   document.title = `${links.find(([link]) => link === (UNDER[name] ?? name))?.[1] ?? "vdisk"} – vdisk`;
   const here = context(parts);
+  fill(trouble);
   fill(main, h("p", { class: "empty", "aria-busy": "true" }, "Loading …"));
   try {
     await VIEWS[name](here);
   } catch (error) {
     if (!here.here()) return;
     if (error.status === 401 || error.status === 403) blocked(error);
-    else fill(main, failure(error), h("p", {}, h("button", { onclick: start }, "Try again")));
+    else fill(main, h("h1", {}, error.status === 404 ? "Not found" : "This did not work"), failure(error), h("p", {}, h("button", { onclick: start }, "Try again")));
   }
 }
 

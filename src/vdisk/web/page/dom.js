@@ -20,13 +20,15 @@ function trail(place, element) {
 }
 
 // Puts children in place of what is there. What had the keyboard's focus has it again if it is still there, so that a
-// view that is drawn anew every few seconds does not throw anybody out of it.
+// view that is drawn anew every few seconds does not throw anybody out of it; if it is gone, the content has it.
 export function fill(place, ...children) {
   const before = document.activeElement;
   const steps = before && before !== place && place.contains(before) ? trail(place, before) : null;
   place.replaceChildren(...children.flat(Infinity).filter((child) => child));
-  const after = steps?.reduce((at, step) => at?.children[step], place);
-  if (after?.tagName === before?.tagName && after?.textContent === before?.textContent) after?.focus({ preventScroll: true });
+  if (steps === null) return;
+  const after = steps.reduce((at, step) => at?.children[step], place);
+  const same = after?.tagName === before.tagName && after.textContent === before.textContent;
+  (same ? after : document.getElementById("main"))?.focus({ preventScroll: true });
 }
 
 export function size(bytes) {
@@ -45,8 +47,10 @@ export function number(value) {
   return value === null || value === undefined ? "–" : value.toLocaleString();
 }
 
+export const count = (value, one, many = `${one}s`) => `${number(value)} ${value === 1 ? one : many}`;
+
 const TONE = {
-  ready: "good", done: "good", sealed: "good", running: "", queued: "", waiting: "warn", pending: "warn", deleting: "warn",
+  ready: "good", done: "good", sealed: "good", running: "", queued: "", waiting: "warn", pending: "warn", deleting: "warn", incomplete: "warn",
   failed: "bad", unreadable: "bad", stuck: "bad",
 };
 
@@ -54,15 +58,30 @@ export function badge(word, tone = TONE[word] ?? "") {
   return h("span", { class: `badge ${tone}` }, word);
 }
 
+// Marks before a head: "#" for figures, "-" for what a narrow window leaves out (its cells have the class "less"), because
+// it is on the page of the thing itself as well.
 export function table(caption, heads, rows, empty) {
   if (!rows.length) return h("div", { class: "wide" }, h("p", { class: "empty" }, empty));
-  const head = heads.map((text) => h("th", { scope: "col", class: text.startsWith("#") ? "number" : "" }, text.replace("#", "")));
+  const head = heads.map((text) => h("th", {
+    scope: "col", class: [text.includes("#") && "number", text.startsWith("-") && "less"].filter(Boolean).join(" "),
+  }, text.replace(/^-?#?/, "") || h("span", { class: "unseen" }, "Actions")));
   return h("div", { class: "wide", tabindex: "0", role: "region", "aria-label": caption },
     h("table", {}, h("caption", { hidden: true }, caption), h("thead", {}, h("tr", {}, head)), h("tbody", {}, rows)));
 }
 
+// What an error's details say beyond its message: who has an image open, what hangs on it, what differs.
+const TOLD = {
+  watchers: ["Open by", (who) => `${who.address} (client.${who.client})`],
+  dependents: ["What hangs on it", String],
+  differs: ["What differs", String],
+};
+
 export function failure(error) {
-  return h("p", { class: "error", role: "alert" }, error.message);
+  const lists = Object.entries(TOLD).filter(([name]) => error.details?.[name]?.length).map(([name, [title, shown]]) => h("div", {},
+    h("b", {}, title), h("ul", {}, error.details[name].map((item) => h("li", { class: "mono" }, shown(item))))));
+  const operation = error.details?.operation;
+  return h("div", { class: "error", role: "alert" }, h("p", {}, error.message), lists,
+    operation && h("p", {}, h("a", { href: `#/operation/${encodeURIComponent(operation)}` }, "The operation")));
 }
 
 export function notice(text) {
@@ -74,4 +93,9 @@ export function notice(text) {
 
 export function plan(steps) {
   return h("ol", { class: "plan" }, steps.map((step) => h("li", {}, h("b", {}, step.step), ": ", step.description)));
+}
+
+// Names and values side by side.
+export function facts(list) {
+  return h("div", { class: "sheet" }, h("dl", {}, list.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])));
 }

@@ -3,9 +3,8 @@
 import { get } from "./api.js";
 import { fill, h } from "./dom.js";
 
-export async function places() {
-  return (await get("/pool")).flatMap((found) => ["", ...found.namespaces].map((name) => (name ? `${found.pool}/${name}` : found.pool)));
-}
+export const places = async () => (await get("/pool"))
+  .flatMap((found) => ["", ...found.namespaces].map((name) => (name ? `${found.pool}/${name}` : found.pool)));
 
 // Returns [place, select], or draws why there is none and returns null.
 export async function choose(view, here, title) {
