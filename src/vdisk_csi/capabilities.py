@@ -10,8 +10,11 @@ from .proto import csi_pb2 as csi
 
 Mode = csi.VolumeCapability.AccessMode
 READ_ONLY_MODES = frozenset({Mode.SINGLE_NODE_READER_ONLY, Mode.MULTI_NODE_READER_ONLY})
-#: Of these only one publication at a time is allowed.
-SINGLE_WRITER_MODES = frozenset({Mode.SINGLE_NODE_SINGLE_WRITER})
+#: Of these only one publication at a time is allowed: the specification's second table at NodePublishVolume, with "Non
+#: MULTI_NODE_..." for the mode from before it had one for several writers on a node, and for the one that only reads.
+ONE_PUBLICATION_MODES = frozenset(
+    {Mode.SINGLE_NODE_WRITER, Mode.SINGLE_NODE_READER_ONLY, Mode.SINGLE_NODE_SINGLE_WRITER}
+)
 #: Several nodes, at least one of which writes: a local file system on the image would be destroyed.
 _SHARED_WRITER_MODES = frozenset({Mode.MULTI_NODE_SINGLE_WRITER, Mode.MULTI_NODE_MULTI_WRITER})
 _MODES = frozenset(Mode.Mode.values()) - {Mode.UNKNOWN}

@@ -5,8 +5,10 @@ A device is formatted only when every way of looking at it says that it holds no
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import time
 from collections.abc import Collection, Sequence
 
 from .errors import internal, precondition
@@ -24,6 +26,9 @@ _XFS_IN_PROGRESS = 126
 _EXT = ("ext3", "ext4")
 #: What resize2fs says when the kernel does not let it grow a mounted file system.
 _DENIED = "Permission denied to resize filesystem"
+#: Seconds for which a device may be in use after it was unmounted, and between two looks: who makes a mount namespace
+#: just then, as for a container that starts, has a copy of every mount until it gets rid of them.
+_IN_USE_SECONDS, _PAUSE = 10.0, 0.05
 
 
 class Filesystems:
@@ -100,7 +105,10 @@ class Filesystems:
         return not done.code
 
     def grow_unmounted(self, device: str) -> None:
-        """Grow an ext file system that is not mounted anywhere; it is checked in full before."""
+        """Grow an ext file system that was unmounted everywhere; it is checked in full before."""
+        end = time.monotonic() + _IN_USE_SECONDS
+        while _in_use(device) and time.monotonic() < end:
+            time.sleep(_PAUSE)
         done = self._run(["e2fsck", "-f", "-p", device], ok=range(256))
         if done.code not in _FSCK_FINE:
             raise ToolFailed(f"e2fsck of {device}: exit code {done.code}: {_one_line(done.out + done.err)}")
@@ -109,6 +117,15 @@ class Filesystems:
     def set_read_only(self, device: str, read_only: bool) -> None:
         """Make a block device read-only, or writable again."""
         self._run(["blockdev", "--setro" if read_only else "--setrw", device])
+
+
+def _in_use(device: str) -> bool:
+    """Tell whether a device is mounted in any mount namespace, or held by another device."""
+    try:
+        os.close(os.open(device, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno == errno.EBUSY  # whatever else is the matter, the program that is run next says
+    return False
 
 
 def device_size(device: str) -> int:

@@ -71,6 +71,9 @@ class Records:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for unfinished in directory.glob("*.new"):
+            # Of a driver that was killed in save(): nothing would remove it once its volume is gone.
+            unfinished.unlink()
 
     def load(self, volume_id: str) -> Record | None:
         """Return the record of a volume; INTERNAL for one that can't be read, which is left as it is."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from grpc import StatusCode
 
-from .capabilities import SINGLE_WRITER_MODES
+from .capabilities import ONE_PUBLICATION_MODES
 from .cluster import Identity
 from .errors import CsiError, invalid, not_found, out_of_range, precondition
 from .failpoints import step
@@ -300,7 +300,7 @@ class Staging:
 
     def _check_others(self, record: Record, target: str, mode: int, read_only: bool) -> None:
         others = {path: ro for path, ro in record.targets.items() if path != target and self._mounts.at(path)}
-        if others and mode in SINGLE_WRITER_MODES:
+        if others and ONE_PUBLICATION_MODES & {mode, record.mode}:
             raise precondition(f"the volume is published at {next(iter(others))} already and allows one publication")
         if record.block and any(ro != read_only for ro in others.values()):
             raise precondition("a block device can't be published both writable and read-only")

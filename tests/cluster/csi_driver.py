@@ -70,7 +70,7 @@ class Driver:
         # A subchannel is shared by channels to the same address, and remembers that connecting failed.
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.initial_reconnect_backoff_ms", 50)]
         self._channel = grpc.insecure_channel(f"unix:{self._socket}", options=options)
-        grpc.channel_ready_future(self._channel).result(timeout=30)
+        grpc.channel_ready_future(self._channel).result(timeout=90)
         self.identity = csi_pb2_grpc.IdentityStub(self._channel)
         self.controller = csi_pb2_grpc.ControllerStub(self._channel)
         self.groups = csi_pb2_grpc.GroupControllerStub(self._channel)
@@ -95,11 +95,15 @@ class Driver:
         """Wait for the end of a driver that kills itself, and tell whether it did."""
         assert self._process is not None
         try:
-            self._process.wait(15)
+            self._process.wait(60)
         except subprocess.TimeoutExpired:
             return False
         self._close()
         return self._process.returncode == -9
+
+    def wait_ready(self) -> None:
+        """Wait until it says that it is ready; it gives the manager three seconds to answer each time it is asked."""
+        wait_for(lambda: self.identity.Probe(csi.ProbeRequest()).ready.value, 20, "the driver is ready", ignore=())
 
     @property
     def running(self) -> bool:

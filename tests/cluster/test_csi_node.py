@@ -1,5 +1,6 @@
 """The CSI node on real clusters: RBD images, rbd-fuse, loop devices and file systems, and a driver that is killed."""
 
+import concurrent.futures
 import contextlib
 import hashlib
 import json
@@ -125,7 +126,8 @@ class Disk:
 def loops(driver: Driver) -> list[str]:
     """The loop devices that a driver's files are behind."""
     found = json.loads(run(["losetup", "--json", "--list", "--output", "NAME,BACK-FILE"]).out or '{"loopdevices": []}')
-    return [loop["name"] for loop in found["loopdevices"] if str(driver.dir) in loop["back-file"]]
+    # Another process may detach its device while they are listed: it has no file then.
+    return [loop["name"] for loop in found["loopdevices"] if str(driver.dir) in (loop["back-file"] or "")]
 
 
 def leftovers(driver: Driver) -> list[str]:
@@ -271,6 +273,26 @@ def test_data_goes_through_snapshot_restore_clone_and_growth(
     assert again == {**now, **more}
 
 
+def test_growing_waits_for_who_just_has_a_copy_of_the_mount(driver: Driver, disk: Callable[..., Disk]) -> None:
+    """As whoever starts a container: its mount namespace begins with a copy of every mount."""
+    volume = disk("pvc-1")
+    kept = fill(volume.up(), 1)
+    argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", "echo copied; read line"]
+    with (
+        subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as container,
+        concurrent.futures.ThreadPoolExecutor(1) as threads,
+    ):
+        assert container.stdout is not None
+        assert container.stdout.readline() == "copied\n"
+        grown = threads.submit(volume.expand, 128 * MIB)
+        # Where a mounted file system can be grown it is done at once.
+        wait_for(lambda: MOUNTS.at(volume.staging) is None or grown.done(), 20, "it is unmounted", interval=0.01)
+        container.communicate("\n", timeout=60)
+        assert grown.result(60) == 128 * MIB
+    assert volume.stats().usage[0].total > 100 * MIB
+    assert sums_of(volume.target) == kept
+
+
 def test_a_raw_block_device_keeps_its_data(driver: Driver, disk: Callable[..., Disk]) -> None:
     volume = disk("pvc-1", 16 * MIB, capability=raw())
     path = volume.up()
@@ -297,7 +319,7 @@ def test_a_raw_block_device_keeps_its_data(driver: Driver, disk: Callable[..., D
 
 
 def test_read_only(driver: Driver, disk: Callable[..., Disk]) -> None:
-    volume = disk("pvc-1")
+    volume = disk("pvc-1", capability=mounting(mode=Mode.SINGLE_NODE_MULTI_WRITER))
     kept = fill(volume.up(), 1)
     other = volume.publish(volume.target + "-2", read_only=True)
     with pytest.raises(OSError, match="Read-only"):
@@ -317,7 +339,7 @@ def test_read_only(driver: Driver, disk: Callable[..., Disk]) -> None:
         assert {name: value for name, value in sums_of(path).items() if name != "y"} == kept
     blank = disk("blank", capability=mounting(mode=Mode.MULTI_NODE_READER_ONLY))
     refused(driver.node.NodeStageVolume, blank.stage_request(), "FAILED_PRECONDITION")
-    block = disk("block", capability=raw())
+    block = disk("block", capability=raw(Mode.SINGLE_NODE_MULTI_WRITER))
     block.stage()
     path = block.publish(read_only=True)
     with pytest.raises(OSError, match=r"permitted|denied|Read-only"), open(path, "r+b", buffering=0) as device:
@@ -325,18 +347,36 @@ def test_read_only(driver: Driver, disk: Callable[..., Disk]) -> None:
     refused(driver.node.NodePublishVolume, block.publish_request(block.target + "-2"), "FAILED_PRECONDITION")
 
 
-def test_one_writer_means_one_publication(driver: Driver, disk: Callable[..., Disk]) -> None:
-    single = disk("pvc-1", capability=mounting(mode=Mode.SINGLE_NODE_SINGLE_WRITER))
-    single.up()
-    single.publish()
-    refused(driver.node.NodePublishVolume, single.publish_request(single.target + "-2"), "FAILED_PRECONDITION")
-    single.unpublish()
-    single.publish(single.target + "-2")
-    single.unpublish(single.target + "-2")
-    many = disk("pvc-2", capability=mounting(mode=Mode.SINGLE_NODE_MULTI_WRITER))
-    many.up()
+def test_a_second_publication_needs_a_mode_for_several(driver: Driver, disk: Callable[..., Disk]) -> None:
+    """The table of the specification for drivers with SINGLE_NODE_MULTI_WRITER."""
+    for number, mode in enumerate((Mode.SINGLE_NODE_WRITER, Mode.SINGLE_NODE_SINGLE_WRITER)):
+        single = disk(f"single-{number}", capability=mounting(mode=mode))
+        single.up()
+        single.publish()
+        again = single.publish_request(single.target + "-2")
+        refused(driver.node.NodePublishVolume, again, "FAILED_PRECONDITION")
+        again.volume_capability.access_mode.mode = Mode.SINGLE_NODE_MULTI_WRITER
+        refused(driver.node.NodePublishVolume, again, "FAILED_PRECONDITION")
+        single.unpublish()
+        single.publish(single.target + "-2")
+        single.unpublish(single.target + "-2")
+    many = disk("many", capability=mounting(mode=Mode.SINGLE_NODE_MULTI_WRITER))
+    fill(many.up(), 1)
     many.publish(many.target + "-2")
+    shot = snapshot_of(driver, many.volume)
+    alone = many.publish_request(many.target + "-3")
+    alone.volume_capability.access_mode.mode = Mode.SINGLE_NODE_WRITER
+    refused(driver.node.NodePublishVolume, alone, "FAILED_PRECONDITION")
     many.unpublish(many.target + "-2")
+    for mode, several in ((Mode.SINGLE_NODE_READER_ONLY, False), (Mode.MULTI_NODE_READER_ONLY, True)):
+        reader = disk(f"reader-{mode}", 0, snapshot=shot.snapshot_id, capability=mounting(mode=mode))
+        reader.up()
+        if several:
+            reader.publish(reader.target + "-2")
+            reader.unpublish(reader.target + "-2")
+        else:
+            again = reader.publish_request(reader.target + "-2")
+            refused(driver.node.NodePublishVolume, again, "FAILED_PRECONDITION")
 
 
 # -- nothing is ever formatted that holds something -------------------------------------------------------------------

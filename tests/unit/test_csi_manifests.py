@@ -1,5 +1,6 @@
 """deploy/kubernetes: every manifest fits the schema of its kind, and they fit together."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ CUSTOM = {
 }
 
 
+@functools.cache
 def manifests() -> list[tuple[str, dict[str, Any]]]:
     """Every document of every file."""
     return [
