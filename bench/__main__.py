@@ -8,11 +8,12 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from bench import paths, removal, report, scale
+from bench import paths, prometheus, removal, report, scale
 from bench.stage import FULL, INTERVALS, QUICK, Row, Sizes, Stage, staged
 from harness.releases import SUITES, cache_dir, ensure_root, native_release
 
@@ -40,7 +41,9 @@ def main() -> int:
         wanted = [name for name in args.measure if interval in MEASURES[name][1]]
         if not wanted:
             continue
-        with staged(args.release, interval, _sizes(args)) as stage:
+        with ExitStack() as opened:
+            stage = opened.enter_context(staged(args.release, interval, _sizes(args)))
+            observer = opened.enter_context(_observed(stage)) if args.prometheus else None
             version = stage.cluster.ceph("--version").out.strip()
             for name in wanted:
                 started, before = time.monotonic(), len(stage.rows)
@@ -48,6 +51,8 @@ def main() -> int:
                 print(f"{interval}: {name} took {time.monotonic() - started:.1f} s", file=sys.stderr)
                 for row in stage.rows[before:]:
                     print("   ", json.dumps(row.to_dict()), file=sys.stderr, flush=True)
+            if observer is not None:
+                _compare(stage, observer)
             rows += stage.rows
     about = {
         "release": args.release,
@@ -61,6 +66,28 @@ def main() -> int:
     report.write(args.out / args.release, rows, about)
     print(f"written to {args.out / args.release}", file=sys.stderr)
     return 0
+
+
+@contextmanager
+def _observed(stage: Stage) -> Iterator[prometheus.Prometheus]:
+    """Have a Prometheus scrape the stage's cluster."""
+    with prometheus.endpoint(stage.cluster) as url, prometheus.scraping(url) as observer:
+        yield observer
+
+
+def _compare(stage: Stage, observer: prometheus.Prometheus) -> None:
+    """Hold what Prometheus saw to ``vdisk status``, and add how its scrapes went; an assertion fails if it saw less."""
+    stage.drain()
+    compared = observer.agrees(lambda: stage.vdisk("status"))
+    over = {name: f"{name}[1d]" for name in ("up", "scrape_duration_seconds", "vdisk_operations_running")}
+    missed = observer.number(f"count_over_time({over['up']}) - sum_over_time({over['up']})")
+    stage.add_value("scrapes", "vdisk", observer.number(f"count_over_time({over['up']})"))
+    stage.add_value("scrapes that failed", "vdisk", missed)
+    slowest = observer.number(f"max_over_time({over['scrape_duration_seconds']}) * 1000")
+    stage.add_value("slowest scrape, ms", "vdisk", slowest)
+    most = observer.number(f"max_over_time({over['vdisk_operations_running']})")
+    stage.add_value("operations running, most that was scraped", "vdisk", most)
+    stage.add_value("figures that Prometheus and status agree on", "vdisk", compared)
 
 
 def _sizes(args: argparse.Namespace) -> Sizes:
@@ -83,6 +110,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--clients", nargs="*", type=int, help="concurrency, e.g. 1 8 32")
     parser.add_argument("--journal", nargs="*", type=int, help="names in the journal, e.g. 100 100000")
     parser.add_argument("--quick", action="store_true", help="everything once and small, in about a minute")
+    parser.add_argument(
+        "--prometheus", action="store_true", help="a Prometheus scrapes each second and is held to vdisk status"
+    )
     parser.add_argument("--out", type=Path, default=cache_dir() / "bench", help="directory of the results")
     return parser
 

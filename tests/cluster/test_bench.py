@@ -17,23 +17,30 @@ from harness.releases import REPO, ensure_root
 _TIMES = {"access_timestamp", "create_timestamp", "modify_timestamp"}
 
 
+@pytest.mark.timeout(900)
 def test_quick_run_measures_everything(release_name: str, tmp_path: Path) -> None:
     if release_name == "reef":
         pytest.skip("rbd_support cannot run tasks on this release's mgr")
     ensure_root(release_name)
     done = subprocess.run(
-        [sys.executable, "-m", "bench", "--quick", "--release", release_name, "--out", str(tmp_path)],
+        [sys.executable, "-m", "bench", "--quick", "--prometheus", "--release", release_name, "--out", str(tmp_path)],
         cwd=REPO,
         env={**os.environ, "PYTHONPATH": f"{REPO}:{REPO / 'tests'}"},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=800,
     )
     assert done.returncode == 0, done.stderr
     out = tmp_path / release_name
     found = json.loads((out / "results.json").read_text())
     assert {verdict["bar"] for verdict in found["bars"]} == {bar.text for bar in BARS}
     assert {row["subject"] for row in found["rows"]} == {"vdisk", "bare", "cli", "rbd_support"}
+    # A Prometheus scraped all along, and in the end saw what status shows: otherwise the run would have failed.
+    seen = {row["measure"]: row["value"] for row in found["rows"] if "value" in row}
+    assert seen["figures that Prometheus and status agree on"] > 20
+    assert seen["scrapes that failed"] < seen["scrapes"]
+    assert seen["scrapes"] > 5
+    assert seen["operations running, most that was scraped"] > 0
     assert "| bar | limit | measured |" in done.stdout
     assert done.stdout.strip() in (out / "results.md").read_text()
     for name in ("throughput.svg", "journal.svg"):
