@@ -6,3 +6,4 @@ except ImportError:
     pass
 else:
     from .module import Module  # noqa: F401
+    from .standby import StandbyModule  # noqa: F401

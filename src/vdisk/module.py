@@ -4,7 +4,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import mgr_module
@@ -12,7 +12,7 @@ from mgr_module import MgrModule, Option
 
 from .cluster.backend import CephCluster
 from .cluster.shared_types import use_up_versions
-from .commands.access import Access
+from .commands.access import Access, Authorize
 from .commands.dispatch import declarations, dispatch
 from .commands.handlers import Handlers
 from .commands.remote import serve
@@ -51,8 +51,8 @@ _READERS = 32
 _CHECKERS = 12
 #: Seconds after which a check looks once more at what it found.
 _SETTLE = 3.0
-#: Seconds for which the list of full pools is kept.
-_FULL_SECONDS = 2.0
+#: Seconds for which what was seen in the OSD map is kept.
+_LOOK_SECONDS = 2.0
 
 
 class _Context:
@@ -62,7 +62,8 @@ class _Context:
         self._module = module
         self._lock = threading.Lock()
         self._full: frozenset[int] = frozenset()
-        self._full_until = 0.0
+        self._blocklisted: frozenset[str] = frozenset()
+        self._looked_until = 0.0
 
     def get_context(self) -> object:
         return self._module.get_context()
@@ -76,19 +77,29 @@ class _Context:
         clients = self._module.get("mgr_map").get("active_clients", [])
         return frozenset(f"{a['addr']}/{a['nonce']}" for client in clients for a in client["addrvec"])
 
+    def blocklisted(self) -> frozenset[str]:
+        with self._lock:
+            self._look()
+            return self._blocklisted
+
     def full_pools(self) -> frozenset[int]:
         with self._lock:
-            if time.monotonic() > self._full_until:
-                osd_map = self._module.get("osd_map")
-                everything = "full" in osd_map["flags"].split(",")
-                self._full = frozenset(
-                    int(pool["pool"])
-                    for pool in osd_map["pools"]
-                    if everything or any(flag.startswith("full") for flag in pool["flags_names"].split(","))
-                )
-                # A dump of the whole map: cheap once in a while, not for each of many removals.
-                self._full_until = time.monotonic() + _FULL_SECONDS
+            self._look()
             return self._full
+
+    def _look(self) -> None:
+        """Look at the OSD map; a dump of the whole map is cheap once in a while, not for each of many images."""
+        if time.monotonic() < self._looked_until:
+            return
+        osd_map = self._module.get("osd_map")
+        everything = "full" in osd_map["flags"].split(",")
+        self._full = frozenset(
+            int(pool["pool"])
+            for pool in osd_map["pools"]
+            if everything or any(flag.startswith("full") for flag in pool["flags_names"].split(","))
+        )
+        self._blocklisted = frozenset(osd_map.get("blocklist", {}))
+        self._looked_until = time.monotonic() + _LOOK_SECONDS
 
     def pool_usage(self, pool_id: int) -> tuple[int, int]:
         for pool in self._module.get("df")["pools"]:
@@ -117,6 +128,11 @@ class _Context:
             self._module._ceph_unregister_client(None, addresses)
         else:
             self._module._ceph_unregister_client(addresses)
+
+
+def _made(handlers: "Callable[[], Handlers] | None") -> "Handlers | NotReady":
+    """Make the handlers of one command; on a mgr that is stopping there are none, which is its answer."""
+    return NotReady("vdisk is stopping on this mgr; try again") if handlers is None else handlers()
 
 
 def _takes_name(module: MgrModule) -> bool:
@@ -345,6 +361,23 @@ class Module(MgrModule):
             runtime=True,
             desc="port at which metrics are served to Prometheus, at /metrics; 0 for none",
         ),
+        Option(
+            "metrics_standby_behaviour",
+            type="str",
+            default="default",
+            enum_allowed=["default", "error"],
+            runtime=True,
+            desc="what standby mgrs answer at /metrics: default for nothing with status 200, or error",
+        ),
+        Option(
+            "metrics_standby_error_status_code",
+            type="int",
+            default=500,
+            min=400,
+            max=599,
+            runtime=True,
+            desc="HTTP status of that error",
+        ),
     ]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -354,8 +387,8 @@ class Module(MgrModule):
         self._command_thread = threading.local()
         self._queue = CommandThread(self.module_name, lambda: str(self.get_ceph_option("admin_socket")))
         self.health = HealthBoard(self.set_health_checks)
-        self._handlers: Handlers | None = None
-        self._trusted: Handlers | None = None
+        self._handlers: Callable[[], Handlers] | None = None
+        self._trusted: Callable[[], Handlers] | None = None
         self._engine: Engine | None = None
         self._census: Census | None = None
         self._scheduler: Scheduler | None = None
@@ -414,7 +447,6 @@ class Module(MgrModule):
             self._journal,
             self.log,
         )
-        access = Access(service, lambda arguments: bool(self.is_authorized(dict(arguments))))
         self._checkers = Workers("vdisk-checker", lambda: _CHECKERS, self.log)
         checks = Checks(
             self._cluster,
@@ -422,9 +454,13 @@ class Module(MgrModule):
             self._checkers,
             CheckSettings(
                 grace=lambda: self._number("check_grace", 0, 86400),
-                settle=lambda: _SETTLE,
+                settle=lambda: min(_SETTLE, self._number("check_grace", 0, 86400)),
                 give_way=self._give_way,
-                limits=lambda: Limits(guards.near_depth(), guards.near_snapshots()),
+                limits=lambda: Limits(
+                    guards.near_depth(),
+                    guards.near_snapshots(),
+                    int(self._number("large_journal_names", 0, 10**9)) or sys.maxsize,
+                ),
             ),
             self.log,
             on_found=lambda where, last: None if self._housekeeper is None else self._housekeeper.told(where, last),
@@ -453,12 +489,13 @@ class Module(MgrModule):
             telemetry,
         )
         self._exporter = Exporter(
-            lambda: self._text("metrics_address") or "127.0.0.1",
-            lambda: int(self._number("metrics_port", 0, 65535)),
+            lambda: str(self.get_localized_module_option("metrics_address") or "127.0.0.1"),
+            lambda: min(65535, max(0, int(str(self.get_localized_module_option("metrics_port") or 0)))),
             telemetry.metrics,
             telemetry.content_type,
             self.set_uri,
             self.log,
+            own=self.get_mgr_ip,
         )
         self._housekeeper = Housekeeper(
             self._cluster,
@@ -482,8 +519,14 @@ class Module(MgrModule):
             self.log,
         )
         wait = lambda: self._number("command_wait", 0, 3600)  # noqa: E731
-        self._handlers = Handlers(self._services, access, wait, self._text)
-        self._trusted = Handlers(self._services, Access(service, lambda arguments: True), wait, self._text)
+        services = self._services
+
+        def handlers(authorize: Authorize) -> Handlers:
+            """Make the handlers of one command. Until it returns, is_authorized means its caller."""
+            return Handlers(services, Access(service, authorize), wait, self._text)
+
+        self._handlers = lambda: handlers(lambda arguments: bool(self.is_authorized(dict(arguments))))
+        self._trusted = lambda: handlers(lambda arguments: True)
 
     def serve(self) -> None:
         """Go on with what was begun before this mgr became active, then wait for the end."""
@@ -501,6 +544,8 @@ class Module(MgrModule):
 
     def config_notify(self) -> None:
         """Take over an option that has an effect by itself; the others are read where they matter."""
+        if self._engine is not None:
+            self._engine.reaper.settings_changed()
         if self._exporter is not None and not self._stop.is_set():
             self._exporter.apply()
 
@@ -530,9 +575,8 @@ class Module(MgrModule):
 
     def handle_command(self, inbuf: str, cmd: dict[str, Any]) -> tuple[int, str, str]:
         """Carry out a command; runs on the module's command thread, one at a time."""
-        handlers = self._handlers
         self._command_thread.here = True
-        return dispatch(handlers or NotReady("vdisk is stopping on this mgr; try again"), cmd, self.log)
+        return dispatch(_made(self._handlers), cmd, self.log)
 
     def rest(self, words: str, arguments: str) -> str:
         """Carry out a command for the dashboard, which has asked for the login and the role; runs on its thread.
@@ -540,8 +584,7 @@ class Module(MgrModule):
         ``arguments`` is a JSON object; so is what is returned, with ``answer``, or ``error`` as in an error's JSON.
         Only text crosses between the modules, which may have interpreters of their own.
         """
-        handlers = self._trusted or NotReady("vdisk is stopping on this mgr; try again")
-        return serve(handlers, words, arguments, self.log)
+        return serve(_made(self._trusted), words, arguments, self.log)
 
     def _give_way(self) -> bool:
         """On the command thread, give way to commands that queue behind; elsewhere a wait is nobody else's matter."""

@@ -79,7 +79,11 @@ class FakeCluster:
     def space(self, where: Location) -> Space:
         """Return what a pool and namespace hold, for a test to look at and to tamper with."""
         with self._lock:
-            return self._spaces.setdefault(key_of(where), Space())
+            key = key_of(where)
+            found = self._spaces.get(key)
+            if found is None:
+                found = self._spaces[key] = Space()
+            return found
 
     def spaces(self) -> list[tuple[Location, Space]]:
         """Return every pool and namespace that holds something."""
@@ -148,6 +152,10 @@ class FakeCluster:
             image_id = self.space(where).ids.get(name)
             return None if image_id is None else self._load(where, name, image_id, False)
 
+    def entry_and_image(self, where: Location, kind: Kind, uuid: str) -> tuple[Entry | None, Image | None]:
+        """Return a journal object and the image with the standard name."""
+        return self.entry(where, kind, uuid), self.find(where, kind.image(uuid))
+
     def image_id(self, where: Location, name: str) -> str | None:
         """Return an image's id, by its ``rbd_id`` object."""
         self._read("image_id", where)
@@ -166,6 +174,16 @@ class FakeCluster:
                 name = space.trash[image_id]
                 return self._load(where, name, image_id, image_id not in space.moving) or Image.remains(name, image_id)
             return None
+
+    def name_of(self, where: Location, image_id: str) -> tuple[str, bool] | None:
+        """Return the name of an image by id, and whether it is in the trash."""
+        self._read("name_of", where)
+        with self._lock:
+            space = self.space(where)
+            listed = next((name for name, found in space.listing.items() if found == image_id), None)
+            if listed is not None:
+                return listed, False
+            return (space.trash[image_id], image_id not in space.moving) if image_id in space.trash else None
 
     def partial(self, where: Location, name: str) -> str | None:
         """Return the id of an image that is there in name only."""
@@ -545,7 +563,7 @@ class FakeCluster:
             space = self.space(where)
             image_id = space.listing.get(image)
             if image_id is not None:
-                if any(not watcher.mgr for watcher in space.watchers.get(image_id, ())):
+                if any(watcher.uses for watcher in space.watchers.get(image_id, ())):
                     raise NotReady(f"moving {where}/{image} to the trash: Device or resource busy")
                 space.trash[image_id] = image
                 space.deferred[image_id] = self.now + seconds
@@ -728,11 +746,11 @@ class FakeCluster:
             found = sorted(self.space(where).groups)
         yield from found
 
-    def survey_trash(self, where: Location) -> Iterator[Trashed]:
-        """Yield every entry of the trash."""
+    def survey_trash(self, where: Location, after: str = "") -> Iterator[Trashed]:
+        """Yield every entry of the trash that follows the image id ``after``."""
         self._read("survey_trash", where)
         with self._lock:
-            found = [self._trashed(where, image_id) for image_id in sorted(self.space(where).trash)]
+            found = [self._trashed(where, image_id) for image_id in sorted(self.space(where).trash) if image_id > after]
         yield from (entry for entry in found if entry is not None)
 
     def survey_records(self, where: Location, store: Store, after: str = "") -> Iterator[tuple[str, str]]:

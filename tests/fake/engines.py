@@ -17,7 +17,7 @@ from vdisk.engine.operation import Operation
 from vdisk.engine.reaper import ReaperSettings
 from vdisk.engine.runs import Settings as RunSettings
 from vdisk.engine.scheduler import Scheduler
-from vdisk.engine.workers import Workers
+from vdisk.engine.workers import Timer, Workers
 from vdisk.model.handles import HandleFormat
 from vdisk.model.layout import SNAPSHOT_FEATURES
 from vdisk.model.shape import Shape
@@ -29,8 +29,9 @@ from .cluster import FakeCluster, Session
 
 LOG = logging.getLogger("vdisk.test")
 FSID = "4a9e463a-4853-4237-a5c5-9ae9d25bacda"
-#: Seconds after which a test that waits for something gives up; nothing takes that long unless it is broken.
-PATIENCE = 4.0
+#: Seconds after which a test that waits for something gives up; nothing takes that long unless it is broken, not even
+#: on a machine that has much else to do.
+PATIENCE = 60.0
 
 
 class Mgr:
@@ -86,12 +87,17 @@ class Mgr:
             Telemetry(self.engine, self.session, lambda: self.known),
         )
 
-    def until(self, condition: Callable[[], bool], what: str = "it") -> None:
-        """Wait until a condition on the engine's operations holds; not every change of it is announced."""
+    def until(self, condition: Callable[[], bool], what: str = "it", hurry: bool = False) -> None:
+        """Wait until a condition on the engine's operations holds; not every change of it is announced.
+
+        With ``hurry`` what the engine puts off, such as its next try, comes at once.
+        """
         end = time.monotonic() + PATIENCE
         with self.engine._changed:
             while not condition():
                 assert time.monotonic() < end, f"{what} did not happen; {self._under_way()}"
+                if hurry:
+                    _hurry(self.engine._timer)
                 self.engine._changed.wait(0.002)
 
     def _under_way(self) -> str:
@@ -133,6 +139,13 @@ class Mgr:
         """Let the mgr die: nothing that it still tries reaches the cluster."""
         self.session.kill()
         self.stop()
+
+
+def _hurry(timer: Timer) -> None:
+    """Have everything that a timer is to call come due."""
+    with timer._changed:
+        timer._heap[:] = [(0.0, number, function) for _, number, function in sorted(timer._heap)]
+        timer._changed.notify()
 
 
 class Gate:

@@ -1,14 +1,31 @@
 """Engines on fake clusters: their pauses shortened, their threads stopped, deaths of fake mgrs kept quiet."""
 
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 
 from fake.cluster import Crash, FakeCluster
-from fake.engines import Mgr
+from fake.engines import PATIENCE, Mgr
 from vdisk.engine import engine as engine_module
+from vdisk.engine import recovery
+
+# How long an example takes says how busy the machine is, and nothing of what is tested.
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("untimed")
+
+# No looking for garbage in what importing and collecting make, which stays to the end: it took an eighth of the time.
+gc.disable()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Look for garbage from here on, rarely, and only among what the tests make."""
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+    gc.enable()
 
 
 @pytest.fixture
@@ -19,9 +36,14 @@ def fake() -> FakeCluster:
 
 @pytest.fixture
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the engine try again at once instead of in seconds; and keep a worker's death in a crash out of the log."""
+    """Have the engine try again at once instead of in seconds; and keep a worker's death in a crash out of the log.
+
+    An intent may take as long to become durable as a busy machine needs.
+    """
     monkeypatch.setattr(engine_module, "_BACKOFF", (0.002,) * 7)
     monkeypatch.setattr(engine_module, "_WAITING_BACKOFF", (0.002,) * 6)
+    monkeypatch.setattr(recovery, "_BACKOFF", (0.002,) * 7)
+    monkeypatch.setattr(engine_module, "ACCEPT_SECONDS", PATIENCE)
     previous = threading.excepthook
 
     def quiet(failure: threading.ExceptHookArgs) -> None:

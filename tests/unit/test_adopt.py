@@ -5,6 +5,7 @@ import errno
 import pytest
 
 from fake.drive import GIB, a_snapshot, a_volume, uuid_of
+from fake.engines import PATIENCE
 from fake.inventory import faults, inventory
 from vdisk.commands.access import Access
 from vdisk.commands.handlers import Handlers
@@ -18,7 +19,7 @@ from vdisk.service.checks import Wish
 
 @pytest.fixture
 def desk(mgr):
-    handlers = Handlers(mgr.services, Access(mgr.service, lambda args: args.get("pool") != "other"), lambda: 4.0)
+    handlers = Handlers(mgr.services, Access(mgr.service, lambda args: args.get("pool") != "other"), lambda: PATIENCE)
     every = [argument.name for command in COMMANDS for argument in command.all_arguments]
     return lambda handler, **args: getattr(handlers, handler)({**dict.fromkeys(every), **args})
 
@@ -32,7 +33,7 @@ def plain(fake):
 def clean(mgr, fake):
     mgr.quiet()
     fake.run_tasks()
-    assert mgr.checks.check(fake.where(), Wish(), 4)["findings"] == []
+    assert mgr.checks.check(fake.where(), Wish(), PATIENCE)["findings"] == []
 
 
 def test_an_image_becomes_a_volume_that_every_command_works_with(fake, mgr, desk, plain):

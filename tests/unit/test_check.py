@@ -8,7 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from fake.drive import GIB, do, snapshot_request, uuid_of
+from fake.cluster import Crash, CrashAt
+from fake.drive import GIB, Run, do, executor_on, snapshot_request, uuid_of
+from fake.engines import PATIENCE, Gate
 from fake.inventory import faults
 from vdisk.commands.access import Access
 from vdisk.commands.handlers import Handlers
@@ -115,6 +117,12 @@ class Stage:
         values = {IMAGE_NAME_KEY: Kind.SNAPSHOT.image(uuid), "csi.snapname": name, "csi.source": source.image}
         self.space.objects[Kind.SNAPSHOT, uuid] = values
         self.expect(Trouble.SNAPSHOT_NEVER_CUT, uuid)
+
+    def snapshot_cut_but_never_cloned(self):
+        self.snapshot_never_cut()
+        values = self.space.objects[Kind.SNAPSHOT, self.expected[-1][1]]
+        self.fake.cut(self.where, values["csi.source"], values[IMAGE_NAME_KEY])
+        self.expect(Trouble.LEFTOVER_CUT, self.space.ids[values["csi.source"]])
 
     def image_lost(self):
         volume = self.volume()
@@ -269,7 +277,7 @@ GENERATORS = [name for name in vars(Stage) if any(name.startswith(trouble.value)
 
 
 def found(mgr, stage, **wish):
-    result = mgr.checks.check(stage.where, Wish(**wish), 10)
+    result = mgr.checks.check(stage.where, Wish(**wish), PATIENCE)
     return result, sorted((item["class"], item["subject"]["key"]) for item in result["findings"])
 
 
@@ -340,10 +348,87 @@ def test_what_an_operation_has_in_hand_is_no_finding(fake, mgr):
     source = stage.volume()
     number = next(_numbers)
     do(fake, CloneVolume(stage.where, "child", uuid_of(number), stage.where, source.image, None, Layout()))
-    operation, _ = mgr.service.run(RemoveVolume(stage.where, source.name, source.uuid), 4)
+    operation, _ = mgr.service.run(RemoveVolume(stage.where, source.name, source.uuid), PATIENCE)
     mgr.quiet()
     assert not operation.state.final, "it waits for its clone, in the trash, without a task"
     assert found(mgr, stage)[1] == []
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_a_repair_that_is_cut_after_any_step_goes_on_with_the_rest(fake, mgr, name):
+    stage = Stage(fake)
+    getattr(stage, name)()
+    for item in found(mgr, stage)[0]["findings"]:
+        subject = item["subject"]
+        request = Repair(stage.where, "x", item["id"], subject["kind"], subject["key"], "\n".join(subject["names"]))
+        plan, executor = request.plan(fake), executor_on(fake)
+        for number, step in enumerate(plan.steps, 1):
+            executor.run(step)
+            left = set(plan.request.plan(fake).steps)
+            assert set(plan.steps[number:]) <= left <= set(plan.steps), f"after {step.describe()}"
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_a_repair_that_is_cut_at_any_moment_of_a_step_leaves_what_an_undisturbed_one_does(fake, mgr, name):
+    stage = Stage(fake)
+    usual = None
+    for number in itertools.chain([None], itertools.count()):
+        getattr(stage, name)()
+        crashed = False
+        for item in found(mgr, stage)[0]["findings"]:
+            subject = item["subject"]
+            names = "\n".join(subject["names"])
+            run = Run(fake, Repair(stage.where, "x", item["id"], subject["kind"], subject["key"], names))
+            fake.hook = run.failpoint = CrashAt(number)
+            try:
+                run.go()
+            except Crash:
+                crashed = True
+            fake.hook = run.failpoint = None
+            run.go()
+        left = [item["class"] for item in found(mgr, stage)[0]["findings"]]
+        usual = left if usual is None else usual
+        assert left == usual, f"cut at moment {number}"
+        mend(mgr, stage)
+        mgr.until(lambda: fake.run_tasks() == 0 and not mgr.engine._book.live, "the end of what the repairs began")
+        if number is not None and not crashed:
+            break
+
+
+def test_an_interrupted_repair_finishes_the_removal_of_its_own_cut_and_no_other(fake, mgr):
+    stage = Stage(fake)
+    for trouble in ("leftover_cut", "snapshot_never_cut"):
+        (stage.leftover_cut if trouble == "leftover_cut" else stage.snapshot_cut_but_never_cloned)()
+        item = next(item for item in found(mgr, stage)[0]["findings"] if item["class"] == trouble)
+        (image_id,) = [key for what, key in stage.expected if what == "leftover_cut"]
+        header, subject = stage.space.headers[image_id], item["subject"]
+        names = "\n".join(subject["names"])
+        run = Run(fake, Repair(stage.where, "x", item["id"], subject["kind"], subject["key"], names))
+        fake.hook = CrashAt(1)
+        with pytest.raises(Crash):
+            run.go()
+        assert [snap.user for snap in header.snaps] == [False]
+        fake.hook = None
+        fake.cut(stage.where, next(name for name, found_id in stage.space.ids.items() if found_id == image_id), "old")
+        header.snaps[-1].user, header.snaps[-1].original_name = False, "old"
+        run.go()
+        assert [snap.original_name for snap in header.snaps] == ["old"]
+        mend(mgr, stage)
+        stage.expected.clear()
+
+
+def test_an_interrupted_repair_does_nothing_that_it_did_not_begin_with(fake, mgr):
+    stage = Stage(fake)
+    stage.object_without_key()
+    (item,) = found(mgr, stage)[0]["findings"]
+    uuid = item["subject"]["key"]
+    plan = Repair(stage.where, "x", item["id"], "volume", uuid).plan(fake)
+    stage.space.directories[Kind.VOLUME]["another"] = uuid
+    del stage.space.objects[Kind.VOLUME, uuid]["csi.imageid"]
+    names = stage.space.objects[Kind.VOLUME, uuid]["csi.volname"]
+    fake.reserve(stage.where, Kind.VOLUME, names, uuid)
+    again = replace(plan.request, names="another").plan(fake)
+    assert [step.name for step in again.steps] == ["answer"], "the id and the second name are findings of their own"
 
 
 def test_what_changed_since_it_was_found_is_skipped(fake, mgr):
@@ -356,7 +441,7 @@ def test_what_changed_since_it_was_found_is_skipped(fake, mgr):
     again, _ = found(mgr, stage, repair=True, findings=(item["id"],))
     assert again["findings"] == []
     request = Repair(stage.where, "x", item["id"], "volume", item["subject"]["key"])
-    operation, _ = mgr.service.run(request, 4)
+    operation, _ = mgr.service.run(request, PATIENCE)
     assert not operation.recorded
 
 
@@ -435,11 +520,21 @@ def test_a_task_queue_that_does_not_answer_says_nothing_of_the_trash(fake, mgr):
 
 def test_a_repeat_is_given_what_was_waited_for_in_vain(fake, mgr):
     stage = Stage(fake)
+    fake.hook = gate = Gate("survey_journal", "read")
     answer = mgr.checks.check(stage.where, Wish(), 0)
     assert answer["state"] == "pending"
+    gate.open()
     result, _ = found(mgr, stage)
     assert result["operation"] == answer["operation"]
     assert found(mgr, stage)[0]["operation"] != answer["operation"]
+
+
+def test_nobody_is_given_the_result_of_a_check_that_ran_by_itself(fake, mgr):
+    stage = Stage(fake)
+    by_itself = mgr.checks.begin(stage.where, Wish())
+    assert by_itself.done.wait(PATIENCE)
+    stage.key_without_object()
+    assert len(found(mgr, stage)[1]) == 1
 
 
 # -- the command ------------------------------------------------------------------------------------------------------
@@ -448,7 +543,7 @@ def test_a_repeat_is_given_what_was_waited_for_in_vain(fake, mgr):
 def test_the_command_answers_and_refuses(fake, mgr):
     stage = Stage(fake)
     stage.key_without_object()
-    handlers = Handlers(mgr.services, Access(mgr.service, lambda args: args.get("pool") != "other"), lambda: 4.0)
+    handlers = Handlers(mgr.services, Access(mgr.service, lambda args: args.get("pool") != "other"), lambda: PATIENCE)
     arguments = {"pool_spec": "rbd", "finding": None, "repair": None, "wait": None, "dry_run": None}
     answer = handlers.check(arguments)
     assert answer["found"] == 1

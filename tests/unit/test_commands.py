@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fake.cluster import FakeCluster
 from fake.drive import GIB, a_volume, do, restored, snapshot_request, uuid_of
-from fake.engines import FSID, Gate, Mgr
+from fake.engines import FSID, PATIENCE, Gate, Mgr
 from fake.inventory import inventory
 from harness.releases import SUITES, ReleaseUnavailable, get_release
 from vdisk.commands.access import Access
@@ -70,6 +70,7 @@ def signature(declaration):
     return parts
 
 
+@cache
 def signatures(parser):
     return {
         f"cmd{number:03}": {"sig": parser.parse_funcsig(signature(found)), "help": found["desc"], "flags": 8}
@@ -353,6 +354,25 @@ def test_handles_lead_to_what_the_caller_may_see(fake, mgr):
     assert (str(found.where), found.name) == ("rbd/ns1", "pvc-1")
 
 
+def test_what_a_caller_may_is_asked_once_a_command(mgr):
+    asked = []
+    access = Access(mgr.service, lambda arguments: bool(asked.append(dict(arguments))) or arguments["pool"] == "rbd")
+    assert [access.may(pool, "") for pool in ("rbd", "other", "rbd", "other")] == [True, False, True, False]
+    assert asked == [{"pool": "rbd", "namespace": ""}, {"pool": "other", "namespace": ""}]
+
+
+def test_what_lies_in_the_default_namespace_is_found_without_listing_the_others(fake, mgr, monkeypatch):
+    a_volume(fake, 1, "pvc-1", "rbd")
+    a_volume(fake, 2, "pvc-2", "rbd/ns1")
+    access = Access(mgr.service, ADMIN)
+    listed, list_them = [], fake.namespaces
+    monkeypatch.setattr(fake, "namespaces", lambda *args: listed.append(args) or list_them(*args))
+    assert str(access.find(Kind.VOLUME, handle(fake, 1)).where) == "rbd"
+    assert not listed
+    assert [str(access.find(Kind.VOLUME, handle(fake, 2)).where) for _ in range(2)] == ["rbd/ns1"] * 2
+    assert len(listed) == 2
+
+
 def test_a_handle_of_another_tenant_is_denied_without_telling_whether_it_exists(fake, mgr):
     a_volume(fake, 1, "pvc-1", "rbd")
     access = Access(mgr.service, TENANT)
@@ -391,7 +411,7 @@ class Shell:
     """Sends raw commands as a client with the given caps."""
 
     def __init__(self, mgr, authorized=ADMIN):
-        self.handlers = Handlers(mgr.services, Access(mgr.service, authorized), lambda: 4.0)
+        self.handlers = Handlers(mgr.services, Access(mgr.service, authorized), lambda: PATIENCE)
 
     def raw(self, raw):
         return dispatch(self.handlers, raw, LOG)
@@ -562,6 +582,24 @@ def test_operations_are_polled_by_id(fake, mgr, shell):
     assert shell("op ls", ids=",".join(map(str, range(1001))))["error"]["code"] == "invalid_argument"
 
 
+def test_an_operation_that_ends_while_it_is_looked_at_is_not_done_and_unanswered(fake, mgr, shell, monkeypatch):
+    fake.hook = gate = Gate("create_image")
+    operation = mgr.engine.submit(CreateVolume(fake.where(), "pvc-1", uuid_of(1), GIB, Layout()))
+    gate.reach()
+    handle = mgr.service.handle
+
+    def end_first(*args):
+        gate.open()
+        mgr.ended(operation)
+        return handle(*args)
+
+    monkeypatch.setattr(mgr.service, "handle", end_first)
+    (row,) = shell("op ls", ids=operation.id)
+    assert row["answered"] or row["state"] == "running"
+    (row,) = shell("op ls", ids=operation.id)
+    assert (row["answered"], row["state"]) == (True, "done")
+
+
 def test_while_the_module_stops_commands_answer_so(mgr):
     number, _, status = dispatch(NotReady("stopping"), {"prefix": "vdisk op ls"}, LOG)
     assert (number, status) == (-errno.EAGAIN, "not_ready: stopping")
@@ -589,9 +627,14 @@ JSON = st.recursive(
     max_leaves=4,
 )
 KNOWN = sorted({argument.name for command in COMMANDS for argument in command.all_arguments})
-RAW = st.fixed_dictionaries(
-    {"prefix": st.sampled_from([command.prefix for command in COMMANDS]) | JSON},
-    optional={**dict.fromkeys(KNOWN, JSON), "format": st.sampled_from(["json", "plain", "x"]) | JSON, "odd": JSON},
+RAW = st.builds(
+    lambda named, some: {**some, **named},
+    st.fixed_dictionaries(
+        {"prefix": st.sampled_from([command.prefix for command in COMMANDS]) | JSON},
+        optional={"format": st.sampled_from(["json", "plain", "x"]) | JSON, "odd": JSON},
+    ),
+    # Some of all the arguments that there are: to make a value for each of them took most of the test's time.
+    st.dictionaries(st.sampled_from(KNOWN), JSON, max_size=8),
 )
 LIKELY = st.sampled_from(COMMANDS).flatmap(
     lambda command: st.fixed_dictionaries(
@@ -604,7 +647,9 @@ LIKELY = st.sampled_from(COMMANDS).flatmap(
 )
 
 
-def test_whatever_arrives_gets_a_proper_answer(short_pauses):
+def test_whatever_arrives_gets_a_proper_answer(short_pauses, monkeypatch):
+    # No scheduler is at work here, whose first look would be worth waiting for.
+    monkeypatch.setattr("vdisk.service.schedules._PLACES_SECONDS", 0.0)
     cluster = FakeCluster()
     a_volume(cluster)
     do(cluster, snapshot_request(cluster, "csi-vol-" + uuid_of(1)))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from fake.cluster import FakeCluster
-from fake.drive import GIB, do, snapshot_request, uuid_of
-from fake.engines import Gate, Mgr
+from fake.drive import GIB, cloned, do, snapshot_request, uuid_of
+from fake.engines import PATIENCE, Gate, Mgr
 from fake.inventory import faults
 from vdisk.engine.operation import State
 from vdisk.lifecycle.base import SHARE_OF_A_CUT
+from vdisk.lifecycle.flatten import FlattenChain
 from vdisk.lifecycle.volume_create import CreateVolume
 from vdisk.model.errors import Internal, NotReady
 from vdisk.model.layout import Layout
@@ -21,11 +22,11 @@ def fake() -> FakeCluster:
 
 
 @pytest.fixture
-def mgr(fake: FakeCluster):
+def mgr(fake: FakeCluster, short_pauses: None):
     made = Mgr(fake)
     made.engine.recover()
     yield made
-    made.engine.stop(1)
+    made.engine.stop(PATIENCE)
 
 
 def submit(mgr: Mgr, fake: FakeCluster, image: str, numbers: range) -> list:
@@ -86,3 +87,22 @@ def test_one_that_fails_takes_nobody_along(fake: FakeCluster, mgr: Mgr, method: 
     assert len(failed) <= (1 if isinstance(error, Internal) else 0)
     assert faults(fake) == []
     assert [snap for snap in fake.find(fake.where(), volume.image).snaps if snap.user] == []
+
+
+@pytest.mark.parametrize("method", ["cut", "clone_image", "drop"])
+def test_no_flattening_begins_while_the_image_is_cut(fake: FakeCluster, mgr: Mgr, method: str) -> None:
+    volume = do(fake, cloned(fake))
+    fake.calls.clear()
+    fake.hook = gate = Gate(method)
+    snapshot = mgr.engine.submit(snapshot_request(fake, volume.image, number=4))
+    gate.reach()
+    image = fake.find(fake.where(), volume.image)
+    assert image is not None
+    flattening = mgr.engine.submit(FlattenChain(fake.where(), image.name, uuid_of(9), image_id=image.id))
+    mgr.until(lambda: flattening.state is State.WAITING, "the flattening waits")
+    assert [f"a snapshot of rbd/{image.name} that is being taken"] == list(flattening.waiting_for)
+    assert "flatten" not in fake.calls
+    gate.open()
+    mgr.ended(snapshot, flattening)
+    assert [call for call in fake.calls if call in ("drop", "flatten")] == ["drop", "flatten"]
+    assert faults(fake) == []

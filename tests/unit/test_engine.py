@@ -6,7 +6,7 @@ import pytest
 
 from fake.cluster import CrashAt, FakeCluster
 from fake.drive import GIB, SCENARIOS, a_snapshot, a_volume, cloned, new_uuid, snapshot_request, uuid_of
-from fake.engines import Gate, Gates
+from fake.engines import PATIENCE, Gate, Gates
 from fake.inventory import faults, inventory
 from vdisk.engine import engine as engine_module
 from vdisk.engine.operation import Operation, State, operation_from_intent
@@ -177,7 +177,7 @@ def test_waiting_in_vain_is_pending_and_nothing_is_lost(fake, mgr):
     op_id = caught.value.details["operation"]
     assert op_id in caught.value.message
     gate.open()
-    operation, settled = mgr.service.run(create(fake), 5)
+    operation, settled = mgr.service.run(create(fake), PATIENCE)
     assert settled
     assert operation.id == op_id
     mgr.ended(operation)
@@ -187,7 +187,7 @@ def test_waiting_in_vain_is_pending_and_nothing_is_lost(fake, mgr):
 def test_a_snapshot_answers_before_it_is_sealed(fake, mgr):
     volume = a_volume(fake)
     fake.hook = sealing = Gate("seal", count=1)
-    operation, settled = mgr.service.run(snapshot_request(fake, volume.image), 5)
+    operation, settled = mgr.service.run(snapshot_request(fake, volume.image), PATIENCE)
     assert settled
     assert not operation.state.final
     assert mgr.service.created(operation, settled).sealed is False
@@ -263,15 +263,15 @@ def test_a_full_pool_fails_a_creation_and_leaves_no_trace(fake, mgr, scenario):
 def test_the_error_of_a_failed_creation_reaches_the_caller(fake, mgr):
     fake.fail_on("create_image", NoSpace("full"))
     with pytest.raises(NoSpace, match="full"):
-        mgr.service.run(create(fake), 5)
-    operation, settled = mgr.service.run(create(fake), 5)
+        mgr.service.run(create(fake), PATIENCE)
+    operation, settled = mgr.service.run(create(fake), PATIENCE)
     assert settled
     mgr.ended(operation)
 
 
 def test_a_refused_request_leaves_no_intent(fake, mgr):
     with pytest.raises(NotFound):
-        mgr.service.run(snapshot_request(fake, "nothing"), 5)
+        mgr.service.run(snapshot_request(fake, "nothing"), PATIENCE)
     assert "put_intent" not in fake.calls
 
 
@@ -398,8 +398,11 @@ def test_a_stuck_operation_is_kept_apart_and_can_be_retried(fake, mgr):
     mgr.ended(operation)
     assert mgr.engine.figures()["stuck"] == 1
     assert operation in mgr.engine.operations()
+    assert mgr.engine.unfinished() == [operation]
     mgr.engine.retry(operation.id)
     mgr.ended(operation)
+    assert operation in mgr.engine.operations()
+    assert mgr.engine.unfinished() == []
     fake.run_tasks()
     assert operation.error is None
     assert mgr.engine.figures()["stuck"] == 0
@@ -534,7 +537,7 @@ def test_an_operation_tells_that_it_waits_for_intents_to_be_read(fake, mgr):
     shown = operation.to_dict(details=True)
     assert (shown["state"], shown["waiting_for"]) == ("queued", ["the intents of rbd to be read"])
     assert shown["waiting_since"] is not None
-    assert mgr.engine.figures()["recovering"] == 1
+    assert mgr.engine.figures()["recovering"] == 2, "the list of pools, and what is in this one"
     gate.open()
     mgr.ended(operation)
     assert (operation.waiting_for, operation.waiting_since) == ([], None)
@@ -623,10 +626,9 @@ def test_a_removal_waits_for_clones_says_which_and_goes_on_without_being_asked(f
     request = cloned(fake)
     mgr.ended(mgr.engine.submit(request))
     removal = mgr.engine.submit(RemoveVolume(request.source_where, "pvc-1", uuid_of(1)))
-    mgr.until(lambda: removal.state is State.WAITING, "waiting")
+    mgr.until(lambda: removal.state is State.WAITING and removal.waiting_since is not None, "waiting")
     assert removal.answered
     assert removal.waiting_for == [f"rbd/{request.image}"]
-    assert removal.waiting_since is not None
     mgr.ended(mgr.engine.submit(RemoveVolume(request.where, request.name, request.uuid)))
     mgr.until(lambda: "in the trash" in str(removal.waiting_for) or removal.state.final, "the news of the clone")
     fake.run_tasks()
@@ -698,7 +700,7 @@ def test_stopping_under_load_leaves_everything_to_the_next_mgr(fake, start):
     operations = [mgr.engine.submit(request) for request in requests]
     gate.reach()
     gate.open()
-    mgr.engine.stop(5)
+    mgr.engine.stop(PATIENCE)
     assert mgr.engine._workers.load() == (0, 0)
     with pytest.raises(NotReady):
         mgr.engine.submit(create(fake, "late"))

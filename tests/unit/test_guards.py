@@ -4,16 +4,19 @@ import pytest
 
 from fake.cluster import FakeCluster
 from fake.drive import GIB, new_uuid
-from fake.engines import Mgr
+from fake.engines import PATIENCE, Mgr
 from fake.inventory import faults
 from vdisk.engine.guards import GuardSettings
 from vdisk.engine.operation import State
 from vdisk.lifecycle.flatten import FlattenChain
+from vdisk.lifecycle.group_snap import CreateGroup
 from vdisk.lifecycle.snap_create import CreateSnapshot
 from vdisk.lifecycle.volume_clone import CloneVolume
 from vdisk.lifecycle.volume_create import CreateVolume
 from vdisk.lifecycle.volume_restore import RestoreVolume
 from vdisk.model.errors import Pending, Unsupported
+from vdisk.model.groups import Member
+from vdisk.model.handles import Handle
 from vdisk.model.layout import SNAPSHOT_FEATURES, Layout
 from vdisk.model.names import Kind
 from vdisk.model.observed import LAYERING, Watcher
@@ -32,20 +35,40 @@ class Stage:
         self.mgr.engine.recover()
         self.where = fake.where()
 
-    def run(self, request, wait=4.0):
-        return self.mgr.service.run(request, wait)[0].request
+    def run(self, request):
+        return self.mgr.service.run(request, PATIENCE)[0].request
 
     def volume(self, name):
         return self.run(CreateVolume(self.where, name, new_uuid(), GIB, Layout()))
 
-    def snap(self, image, name, features=SNAPSHOT_FEATURES, **more):
-        return self.run(CreateSnapshot(self.where, name, new_uuid(), image, Layout(features=features)), **more)
+    def snap(self, image, name, features=SNAPSHOT_FEATURES):
+        return self.run(CreateSnapshot(self.where, name, new_uuid(), image, Layout(features=features)))
 
-    def restore(self, snap, name, **more):
-        return self.run(RestoreVolume(self.where, name, new_uuid(), self.where, snap.uuid, None, Layout()), **more)
+    def restore(self, snap, name):
+        return self.run(RestoreVolume(self.where, name, new_uuid(), self.where, snap.uuid, None, Layout()))
 
-    def clone(self, image, name, **more):
-        return self.run(CloneVolume(self.where, name, new_uuid(), self.where, image, None, Layout()), **more)
+    def clone(self, image, name):
+        return self.run(CloneVolume(self.where, name, new_uuid(), self.where, image, None, Layout()))
+
+    def group(self, name, *volumes):
+        """Snapshot volumes at one moment, and return the images of the snapshots."""
+        return [Kind.SNAPSHOT.image(member.uuid) for member in self.run(self.group_request(name, *volumes)).members]
+
+    def group_request(self, name, *volumes):
+        members = []
+        for volume in volumes:
+            uuid = new_uuid()
+            handles = (Handle("c", self.where.pool_id, each).encode() for each in (volume.uuid, uuid))
+            members.append(Member(uuid, volume.image, *handles))
+        return CreateGroup(self.where, name, new_uuid(), tuple(members), Layout(features=SNAPSHOT_FEATURES))
+
+    def in_vain(self, request):
+        """Wait in vain for a request, once it waits for something itself; returns what is said of that."""
+        operation = self.mgr.engine.submit(request)
+        self.mgr.until(lambda: operation.state is State.WAITING, "it waits")
+        with pytest.raises(Pending) as raised:
+            self.mgr.service.run(request, 0.02)
+        return raised.value.message
 
     def depth(self, request):
         depth, image = 0, self.fake.find(self.where, request.image)
@@ -57,7 +80,7 @@ class Stage:
         return [op.request.name for op in self.mgr.engine.operations() if isinstance(op.request, FlattenChain)]
 
     def quiet(self):
-        self.mgr.until(lambda: not self.mgr.engine._book.live, "everything ends")
+        self.mgr.until(lambda: not self.mgr.engine._book.live, "everything ends", hurry=True)
 
 
 @pytest.fixture
@@ -102,10 +125,9 @@ def test_without_flattening_the_hard_bound_holds_and_a_repeat_succeeds(fake, sta
     second = desk.snap(volume.image, "s2")
     volume = desk.restore(second, "v2")
     request = CreateSnapshot(desk.where, "s3", new_uuid(), volume.image, Layout(features=SNAPSHOT_FEATURES))
-    with pytest.raises(Pending) as raised:
-        desk.run(request, 0.3)
-    assert "chain of clones" in raised.value.message
-    assert "clone_depth_hard" in raised.value.message
+    said = desk.in_vain(request)
+    assert "chain of clones" in said
+    assert "clone_depth_hard" in said
     assert fake.image_id(desk.where, request.image) is None
     assert desk.mgr.engine.figures()["flattening"] == 1
     fake.flattening = False
@@ -197,9 +219,50 @@ def test_one_that_hangs_lets_others_pass(fake, stage):
     volume, other = desk.volume("v0"), desk.volume("other")
     desk.snap(volume.image, "s1")
     desk.snap(volume.image, "s2")
-    with pytest.raises(Pending, match="snapshots_hard"):
-        desk.snap(volume.image, "s3", wait=0.2)
+    third = CreateSnapshot(desk.where, "s3", new_uuid(), volume.image, Layout(features=SNAPSHOT_FEATURES))
+    assert "snapshots_hard" in desk.in_vain(third)
     desk.snap(other.image, "of-other")
+
+
+def test_every_member_of_a_group_snapshot_is_held_to_the_bounds(fake, stage):
+    desk = stage(depth=(2, 2), snapshots=(2, 3))
+    one, two = desk.volume("one"), desk.volume("two")
+    for number in range(8):
+        desk.group(f"g{number}", one, two)
+        assert all(len(fake.find(desk.where, volume.image).snaps) <= 3 for volume in (one, two))
+    deep = desk.clone(desk.clone(one.image, "v1").image, "v2")
+    _, image = desk.group("deep", two, deep)
+    depth, image = 0, fake.find(desk.where, image)
+    while image.parent is not None:
+        depth, image = depth + 1, fake.find_id(desk.where, image.parent.image_id)
+    assert depth <= 2
+    desk.quiet()
+    assert faults(fake) == []
+
+
+def test_a_group_snapshot_waits_for_all_that_is_flattened_for_it(fake, stage):
+    desk = stage(snapshots=(1, 2))
+    fake.flattening = True
+    one, two = desk.volume("one"), desk.volume("two")
+    for number in range(2):
+        desk.group(f"g{number}", one, two)
+    assert "snapshots_hard" in desk.in_vain(desk.group_request("g2", one, two))
+    (waits,) = [op for op in desk.mgr.engine.operations() if op.request.name == "g2"]
+    assert [volume.image in reason for volume, reason in zip((one, two), waits.waiting_for, strict=True)] == [True] * 2
+    assert fake.lookup(desk.where, Kind.GROUP, "g2") is None, "nothing was begun"
+    fake.flattening = False
+    desk.quiet()
+    assert fake.lookup(desk.where, Kind.GROUP, "g2") is not None
+
+
+def test_one_member_that_nothing_can_be_done_for_refuses_the_group_snapshot(fake, stage):
+    desk = stage(snapshots=(2, 3))
+    one, two = desk.volume("one"), desk.volume("two")
+    for name in "abc":
+        fake.cut(desk.where, two.image, name)
+    with pytest.raises(Unsupported, match=two.image):
+        desk.group("g", one, two)
+    assert fake.find(desk.where, one.image).snaps == ()
 
 
 def test_the_usual_snapshot_reads_nothing_more(fake, stage):

@@ -4,6 +4,7 @@ import pytest
 
 from fake.cluster import FakeCluster
 from fake.drive import GIB, a_snapshot, do, uuid_of
+from fake.engines import PATIENCE
 from vdisk.commands.access import Access
 from vdisk.commands.handlers import Handlers
 from vdisk.commands.render import render
@@ -27,7 +28,7 @@ def allowed():
 
 @pytest.fixture
 def desk(mgr, allowed):
-    handlers = Handlers(mgr.services, Access(mgr.service, lambda args: args.get("pool") in allowed), lambda: 4.0)
+    handlers = Handlers(mgr.services, Access(mgr.service, lambda args: args.get("pool") in allowed), lambda: PATIENCE)
     return lambda handler, **args: getattr(handlers, handler)(args)
 
 
@@ -88,7 +89,7 @@ def test_info_says_the_same(fake, mgr, desk, family):
         ("snap_info", "snapshot", "rbd/snapshot-1", family.image),
     ):
         info = desk(handler, **{argument: ref})
-        for name in ("used", "exclusive", "held_by", "frees", "depth", "watchers"):
+        for name in ("used", "exclusive", "held_by", "frees", "frees_with", "depth", "watchers"):
             assert info[name] == tree[image][name], name
     assert "in use by 10.0.0.1:0/1 (client.4099)" in tree[image_of(3)]["held_by"]
 

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from fake.drive import GIB, a_volume, do, restored, snapshot_request
+from fake.engines import PATIENCE
 from harness.genesis import free_ports
 from harness.releases import REPO
 from harness.wait import wait_for
@@ -63,10 +64,12 @@ def test_a_histogram_counts_up_to_and_including_its_bounds():
 def test_operations_are_counted_by_kind_and_result(fake, mgr):
     where = fake.where()
     create = CreateVolume(where, "pvc-1", "00000000-0000-4000-8000-000000000001", GIB, Layout())
-    mgr.service.run(create, 4.0)
-    mgr.service.run(create, 4.0)
+    mgr.service.run(create, PATIENCE)
+    mgr.service.run(create, PATIENCE)
     with pytest.raises(AlreadyExists):
-        mgr.service.run(CreateVolume(where, "pvc-1", "00000000-0000-4000-8000-000000000002", 2 * GIB, Layout()), 4.0)
+        mgr.service.run(
+            CreateVolume(where, "pvc-1", "00000000-0000-4000-8000-000000000002", 2 * GIB, Layout()), PATIENCE
+        )
     mgr.quiet()
     values, types = parsed(mgr.services.telemetry.metrics())
     kind = 'kind="volume create"'
@@ -107,7 +110,7 @@ def test_a_check_learns_the_shape_of_its_pool(fake, mgr):
     seen = []
     object.__setattr__(mgr.checks, "_on_found", lambda where, summary: seen.append(summary))
     do(fake, restored(fake))
-    mgr.checks.check(fake.where(), Wish(), 4.0)
+    mgr.checks.check(fake.where(), Wish(), PATIENCE)
     shape = shape_from_dict(seen[-1]["shape"])
     assert shape.images == sum(shape.depths.values()) >= 2
     assert shape.depths[0] >= 1
@@ -134,7 +137,8 @@ class Place:
 
 
 @pytest.fixture
-def place():
+def place(monkeypatch):
+    monkeypatch.setattr("vdisk.web.exporter._POLL", 0.02)
     made = Place()
     yield made
     made.exporter.stop()
@@ -142,7 +146,7 @@ def place():
 
 def get(port, path="/metrics", method="GET"):
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", method=method)
-    with urllib.request.urlopen(request, timeout=5) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
         return answer.status, answer.read().decode()
 
 
@@ -152,7 +156,7 @@ def test_the_endpoint_is_where_the_options_say(place):
     for port in free_ports(2):
         place.port = port
         place.exporter.apply()
-        wait_for(lambda port=port: get(port), 10, "the endpoint answers", ignore=(OSError,))
+        wait_for(lambda port=port: get(port), PATIENCE, "the endpoint answers", ignore=(OSError,))
         assert get(port) == (200, "vdisk_x 1\n")
         assert get(port, method="HEAD") == (200, "")
         assert place.said[-1] == f"http://127.0.0.1:{port}/metrics"
@@ -160,7 +164,7 @@ def test_the_endpoint_is_where_the_options_say(place):
         get(place.port, "/etc/passwd")
     last, place.port = place.port, 0
     place.exporter.apply()
-    wait_for(lambda: place.said[-1] == "", 10, "it says that it is gone")
+    wait_for(lambda: place.said[-1] == "", PATIENCE, "it says that it is gone")
     with pytest.raises(OSError, match="refused"):
         get(last)
 
@@ -172,13 +176,13 @@ def test_an_address_that_is_taken_is_a_problem_that_is_named_and_passes(place, m
     other.port = place.port = port
     try:
         other.exporter.apply()
-        wait_for(lambda: get(port), 10, "the endpoint answers", ignore=(OSError,))
+        wait_for(lambda: get(port), PATIENCE, "the endpoint answers", ignore=(OSError,))
         place.exporter.apply()
-        wait_for(lambda: place.exporter.problem, 10, "the problem is noticed")
+        wait_for(lambda: place.exporter.problem, PATIENCE, "the problem is noticed")
         assert str(port) in place.exporter.problem
     finally:
         other.exporter.stop()
-    wait_for(lambda: place.said, 10, "the other one takes over")
+    wait_for(lambda: place.said, PATIENCE, "the other one takes over")
     assert get(port)[0] == 200
     place.exporter.stop()
     with pytest.raises(OSError, match="refused"):
@@ -189,12 +193,13 @@ def test_a_client_that_says_nothing_or_leaves_does_not_end_it(place, monkeypatch
     monkeypatch.setattr("vdisk.web.exporter._TIMEOUT", 0.1)
     (place.port,) = free_ports(1)
     place.exporter.apply()
-    wait_for(lambda: get(place.port), 10, "the endpoint answers", ignore=(OSError,))
+    wait_for(lambda: get(place.port), PATIENCE, "the endpoint answers", ignore=(OSError,))
+    # Its patience with clients is so short that one on a busy machine may have to try again.
     with socket.create_connection(("127.0.0.1", place.port)):
-        assert get(place.port)[0] == 200
+        wait_for(lambda: get(place.port), PATIENCE, "another client is answered", ignore=(OSError,))
     with socket.create_connection(("127.0.0.1", place.port)) as rude:
         rude.sendall(b"\0\1\2 nonsense\r\n\r\n")
-    assert get(place.port)[0] == 200
+    wait_for(lambda: get(place.port), PATIENCE, "it still answers", ignore=(OSError,))
 
 
 # -- what monitoring names -------------------------------------------------------------------------------------------
@@ -250,7 +255,7 @@ def test_promtool_finds_the_text_in_order(fake, mgr):
     tool = shutil.which("promtool")
     if tool is None:
         pytest.skip("promtool is not installed")
-    mgr.service.run(snapshot_request(fake, a_volume(fake).image), 4.0)
+    mgr.service.run(snapshot_request(fake, a_volume(fake).image), PATIENCE)
     text = mgr.services.telemetry.metrics()
     done = subprocess.run([tool, "check", "metrics"], input=text, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -356,6 +356,10 @@ def test_layouts_are_parsed():
     full = parse_layout("layering, exclusive-lock", "8M", "64K", 16, "data")
     assert full == Layout(5, 23, 65536, 16, "data")
     assert set(full.arguments()) == {"features", "order", "stripe_unit", "stripe_count", "data_pool"}
+    assert full.clone_arguments() == full.arguments()
+    assert Layout(order=16).clone_arguments() == {"order": 16, "stripe_unit": 65536, "stripe_count": 1}
+    assert Layout(order=16).arguments() == {"order": 16}
+    assert Layout().clone_arguments() == {}
     assert parse_features("layering,exclusive-lock,object-map,fast-diff,deep-flatten") == SNAPSHOT_FEATURES
     assert feature_names(5) == ["layering", "exclusive-lock"]
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
+from types import SimpleNamespace
 
 import pytest
 
 from fake.cluster import FakeCluster
 from fake.drive import GIB, do, snapshot_request, uuid_of
-from fake.engines import Gate, Gates, Mgr
+from fake.engines import PATIENCE, Gate, Gates, Mgr
+from vdisk.engine import restraint
 from vdisk.engine.operation import State
 from vdisk.engine.reaper import Reaper, ReaperSettings
 from vdisk.engine.waiting import Key, Waiting
@@ -26,6 +28,12 @@ LOG = logging.getLogger("vdisk.test")
 @pytest.fixture
 def fake() -> FakeCluster:
     return FakeCluster({"rbd": {}, "other": {}})
+
+
+@pytest.fixture(autouse=True)
+def _short_restraint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the reaper hold back for a moment only after requests."""
+    monkeypatch.setattr(restraint, "_HELD_SECONDS", 0.01)
 
 
 def trashed(fake: FakeCluster, pool: str, count: int) -> list[str]:
@@ -102,12 +110,25 @@ def test_without_threads_everything_waits_for_a_place_at_rbd_support(fake: FakeC
     thread.start()
     fake.run_tasks()
     reaper.look()
-    thread.join(5)
+    thread.join(PATIENCE)
     assert answers[0] is not None
     assert "remove_trashed" not in fake.calls
     reaper.stop()
     with pytest.raises(NotReady):
         reaper.remove(where, "another")
+
+
+def test_what_rbd_support_does_not_take_is_removed_here(fake: FakeCluster) -> None:
+    where, ids = fake.where(), trashed(fake, "rbd", 3)
+    reaper, _ = reaper_on(fake, window=1)
+    fake.fail_on("queue_removal", NotReady("rbd_support module is not ready"), times=2)
+    assert [reaper.remove(where, image_id) for image_id in ids[:2]] == [None] * 2
+    assert isinstance(reaper.remove(where, ids[2]), Waiting), "the place in the window is free again"
+    alone, _ = reaper_on(fake, threads=0)
+    fake.run_tasks()
+    fake.fail_on("queue_removal", NotReady("rbd_support module is not ready"))
+    with pytest.raises(NotReady):
+        alone.remove(where, trashed(fake, "other", 1)[0])
 
 
 def test_where_tasks_are_not_safe_or_the_pool_is_full_vdisk_removes_itself(fake: FakeCluster) -> None:
@@ -134,13 +155,63 @@ def test_a_failed_task_is_taken_back(fake: FakeCluster, monkeypatch: pytest.Monk
 
 def test_the_rate_spaces_removals(fake: FakeCluster) -> None:
     where, ids = fake.where(), trashed(fake, "rbd", 4)
+    clock = SimpleNamespace(now=5.0)
     waits: list[float] = []
+
+    def wait(timeout: float) -> None:
+        waits.append(timeout)
+        clock.now += timeout
+
     reaper, _ = reaper_on(fake, window=0, rate=100.0)
-    reaper._clock = lambda: 0.0
-    reaper._changed.wait_for = lambda condition, timeout: waits.append(timeout)  # type: ignore[method-assign,assignment]
+    reaper._clock = lambda: clock.now
+    reaper._changed.wait = wait  # type: ignore[method-assign,assignment]
     for image_id in ids:
         reaper.remove(where, image_id)
-    assert waits == pytest.approx([0.0, 0.01, 0.02, 0.03])
+    assert waits == pytest.approx([0.01, 0.01, 0.01])
+
+
+@pytest.mark.parametrize("rate", [0.001, 1e-300])
+def test_a_changed_rate_frees_those_who_wait_for_it(fake: FakeCluster, rate: float) -> None:
+    where, ids = fake.where(), trashed(fake, "rbd", 4)
+    rates, asked = [rate], threading.Event()
+
+    def now() -> float:
+        if fake.calls.count("remove_trashed"):
+            asked.set()
+        return rates[0]
+
+    reaper = Reaper(fake, ReaperSettings(window=lambda: 0, rate=now), LOG)
+    assert reaper.remove(where, ids[0]) is None
+    threads = [threading.Thread(target=reaper.remove, args=(where, image_id), daemon=True) for image_id in ids[1:]]
+    for thread in threads:
+        thread.start()
+    assert asked.wait(PATIENCE)
+    rates[0] = 0.0
+    reaper.settings_changed()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert fake.space(where).trash == {}
+
+
+def test_those_who_wait_for_the_rate_are_let_go_when_it_stops(fake: FakeCluster) -> None:
+    where, ids = fake.where(), trashed(fake, "rbd", 3)
+    reaper, _ = reaper_on(fake, window=0, rate=0.001)
+    assert reaper.remove(where, ids[0]) is None
+    raised: list[BaseException] = []
+
+    def remove(image_id: str) -> None:
+        try:
+            reaper.remove(where, image_id)
+        except NotReady as error:
+            raised.append(error)
+
+    threads = [threading.Thread(target=remove, args=(image_id,), daemon=True) for image_id in ids[1:]]
+    for thread in threads:
+        thread.start()
+    reaper.stop()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert len(raised) == 2
 
 
 def test_operations_end_when_rbd_support_is_done_and_parents_follow(fake: FakeCluster) -> None:
@@ -157,10 +228,10 @@ def test_operations_end_when_rbd_support_is_done_and_parents_follow(fake: FakeCl
     assert (figures["backlog"], figures["waiting"], figures["given_to_rbd_support"]) == (2, 2, 1)
     assert figures["backlog_bytes"] == 2 * GIB
     fake.run_tasks()
-    mgr.until(lambda: child.state is State.DONE, "the child's end")
-    mgr.until(lambda: bool(fake.run_tasks()) or parent.state is State.DONE, "the parent's turn")
-    mgr.until(lambda: parent.state is State.DONE, "the parent's end")
-    mgr.engine.stop(1)
+    mgr.until(lambda: child.state is State.DONE, "the child's end", hurry=True)
+    mgr.until(lambda: bool(fake.run_tasks()) or parent.state is State.DONE, "the parent's turn", hurry=True)
+    mgr.until(lambda: parent.state is State.DONE, "the parent's end", hurry=True)
+    mgr.engine.stop(PATIENCE)
 
 
 def test_no_pool_takes_every_thread(fake: FakeCluster) -> None:
@@ -179,10 +250,12 @@ def test_no_pool_takes_every_thread(fake: FakeCluster) -> None:
     assert not any(operation.state.final for operation in stuck)
     gate.open()
     mgr.ended(*stuck)
-    mgr.engine.stop(1)
+    mgr.engine.stop(PATIENCE)
 
 
-def test_answers_come_before_reclaiming_for_a_while(fake: FakeCluster) -> None:
+def test_answers_come_before_reclaiming_for_a_while(fake: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(restraint, "time", SimpleNamespace(monotonic=lambda: now[0]))
     doomed = [
         do(fake, CreateVolume(fake.where(), f"pvc-{number}", uuid_of(number), GIB, Layout())) for number in range(6)
     ]
@@ -198,11 +271,12 @@ def test_answers_come_before_reclaiming_for_a_while(fake: FakeCluster) -> None:
     mgr.until(lambda: all(operation.answered for operation in removals), "all have answered")
     assert fake.calls.count("remove_trashed") <= 1
     # Nothing more is asked for, so all of them go on, though the one at work is stuck.
+    now[0] += 1.0
     mgr.until(lambda: fake.calls.count("remove_trashed") == 6, "all are being removed")
     reclaiming.open()
     creating.open()
     mgr.ended(*operations, *removals)
-    mgr.engine.stop(1)
+    mgr.engine.stop(PATIENCE)
 
 
 def test_clones_that_take_a_snapshot_of_the_same_image_along_go_one_after_the_other(fake: FakeCluster) -> None:
@@ -220,7 +294,7 @@ def test_clones_that_take_a_snapshot_of_the_same_image_along_go_one_after_the_ot
     assert all(operation.error is None for operation in operations)
     assert fake.space(volume.where).trash == {}
     assert mgr.engine.reaper._lanes._lanes == {}
-    mgr.engine.stop(1)
+    mgr.engine.stop(PATIENCE)
 
 
 def test_a_huge_image_is_not_given_to_rbd_support(fake: FakeCluster) -> None:

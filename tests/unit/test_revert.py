@@ -3,6 +3,7 @@
 import pytest
 
 from fake.drive import GIB, a_snapshot, a_volume, adopted, do, revert_request, reverted, snapshot_request, uuid_of
+from fake.engines import PATIENCE
 from fake.inventory import faults, inventory
 from vdisk.lifecycle.undelete import UndeleteVolume
 from vdisk.model.errors import HasDependents, InUse, InvalidArgument, NoSpace, NotFound, NotReady, Unsupported
@@ -38,7 +39,7 @@ def test_a_repeat_after_a_lost_answer_finds_its_work_done(fake, mgr):
     do(fake, request)
     before = inventory(fake)
     again = type(request)(**{**request.__dict__, "kept_uuid": uuid_of(9)})
-    operation, settled = mgr.service.run(again, 4.0)
+    operation, settled = mgr.service.run(again, PATIENCE)
     assert settled
     assert operation.request.kept_uuid == ""
     assert inventory(fake) == before
@@ -132,7 +133,7 @@ def test_through_the_engine_a_full_pool_leaves_the_volume_as_it_was(fake, mgr):
     before = inventory(fake)
     fake.fail_on("clone_image", NoSpace("the pool is full"))
     with pytest.raises(NoSpace):
-        mgr.service.run(request, 4.0)
+        mgr.service.run(request, PATIENCE)
     assert inventory(fake) == before
 
 

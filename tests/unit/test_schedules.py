@@ -3,12 +3,13 @@
 import json
 import logging
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from fake.cluster import Crash, CrashAt, FakeCluster
 from fake.drive import a_volume, do, snapshot_request, uuid_of
-from fake.engines import Gate, Mgr
+from fake.engines import PATIENCE, Gate, Mgr
 from fake.inventory import faults
 from vdisk.commands.access import Access
 from vdisk.commands.dispatch import dispatch
@@ -37,7 +38,7 @@ class Site:
     def __init__(self, mgr: Mgr, authorize=lambda args: True):
         self.mgr = mgr
         self.fake: FakeCluster = mgr.fake
-        self.handlers = Handlers(mgr.services, Access(mgr.service, authorize), lambda: 4.0)
+        self.handlers = Handlers(mgr.services, Access(mgr.service, authorize), lambda: PATIENCE)
         mgr.scheduler.scan()
         for known in mgr.scheduler._known.values():
             known.read = True
@@ -323,9 +324,15 @@ def test_a_snapshot_that_cannot_be_pruned_is_told(fake, site):
 
 
 def test_an_image_that_hangs_holds_up_only_itself_and_gathers_nothing(fake, start, monkeypatch):
-    monkeypatch.setattr(runs_module, "PATIENCE", 0.05)
-    monkeypatch.setattr(runs_module, "_LOOK", 0.01)
     site = Site(start())
+
+    def clock():
+        """A run's patience is at its end as soon as the other volume has its snapshot."""
+        done = any(op.answered and op.request.creates for op in site.mgr.engine.operations())
+        return 2 * runs_module.PATIENCE if done else 0.0
+
+    monkeypatch.setattr(runs_module, "time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr(runs_module, "_LOOK", 0.01)
     a_volume(fake)
     a_volume(fake, 2, "pvc-2")
     site.add("rbd")
@@ -584,7 +591,7 @@ def crashed(fake, number):
 
 
 def test_a_crash_anywhere_in_a_run_has_no_second_effect(short_pauses, monkeypatch):
-    monkeypatch.setattr(runs_module, "_LOOK", 0.01)
+    monkeypatch.setattr(runs_module, "_LOOK", 0.002)
     number = 0
     while True:
         fake = stage()
@@ -693,7 +700,7 @@ def test_a_pool_that_cannot_be_read_is_read_later_and_holds_up_no_other(fake, si
     site.mgr.until(lambda: bool(site.snapshots()) and bool(site.snapshots("other")), "both snapshots")
     fake.remove_pool("other")
     site.mgr.scheduler.scan()
-    assert [str(where) for where in site.mgr.scheduler.places(1.0)[0]] == ["rbd"]
+    assert [str(where) for where in site.mgr.scheduler.places(PATIENCE)[0]] == ["rbd"]
 
 
 def test_a_list_of_all_says_what_it_does_not_know_yet(fake, mgr, monkeypatch):
@@ -730,7 +737,7 @@ def test_a_check_finds_nothing_wrong_with_schedules(fake, site):
     site.mgr.quiet()
     fake.run_tasks()
     site.mgr.quiet()
-    assert site.mgr.checks.check(volume.where, Wish(), 4.0)["findings"] == []
+    assert site.mgr.checks.check(volume.where, Wish(), PATIENCE)["findings"] == []
 
 
 def test_the_journal_instance_that_a_schedule_was_made_for_stays_its_own(fake, start):

@@ -3,7 +3,7 @@
 import pytest
 
 from fake.drive import GIB, a_snapshot, a_volume, cloned, do, new_uuid, restored, uuid_of
-from fake.engines import FSID, Gate
+from fake.engines import FSID, PATIENCE, Gate
 from vdisk.lifecycle.removal import RemoveSnapshot, RemoveVolume
 from vdisk.lifecycle.volume_create import CreateVolume
 from vdisk.model.errors import InvalidArgument, NotFound, NotReady
@@ -114,6 +114,19 @@ def test_a_volume_tells_where_its_content_came_from(fake, mgr):
     assert mgr.service.volume(found(mgr, fake, "pvc-1")).source is None
 
 
+def test_the_answer_of_a_restore_names_its_source_without_reading_it_once_more(fake, mgr):
+    do(fake, restored(fake))
+    snapshot = found(mgr, fake, "snapshot-1", Kind.SNAPSHOT)
+    operation = mgr.engine.submit(mgr.service.restore_volume(fake.where(), "pvc-2", snapshot, None, Layout()))
+    mgr.answered(operation)
+    mgr.quiet()
+    whole = mgr.service.created(operation, True)
+    reads = []
+    fake.hook = lambda method, moment: reads.append(method)
+    assert mgr.service.created(operation, True, snapshot) == whole
+    assert reads == ["entry", "image_of"]
+
+
 def test_details_follow_the_parents_through_the_trash(fake, mgr):
     do(fake, restored(fake))
     do(fake, RemoveVolume(fake.where(), "pvc-1", uuid_of(1)))
@@ -157,7 +170,7 @@ def test_removals_are_remembered_by_name_and_by_uuid(fake, mgr):
     volume, where = a_volume(fake), fake.where()
     request = RemoveVolume(where, volume.name, volume.uuid)
     assert mgr.engine.removal_of(where, Kind.VOLUME, "pvc-1") is None
-    operation, settled = mgr.service.run(request, 4)
+    operation, settled = mgr.service.run(request, PATIENCE)
     assert settled
     assert mgr.engine.removal_of(where, Kind.VOLUME, "pvc-1") is operation
     assert mgr.engine.removal_of_uuid(where.pool_id, Kind.VOLUME, volume.uuid) is operation
@@ -170,7 +183,7 @@ def test_removals_are_remembered_by_name_and_by_uuid(fake, mgr):
 def test_a_waiting_removal_is_remembered_too(fake, mgr):
     request = cloned(fake)
     do(fake, request)
-    operation, settled = mgr.service.run(RemoveVolume(fake.where(), "pvc-1", uuid_of(1)), 4)
+    operation, settled = mgr.service.run(RemoveVolume(fake.where(), "pvc-1", uuid_of(1)), PATIENCE)
     assert settled
     assert mgr.engine.removal_of(fake.where(), Kind.VOLUME, "pvc-1") is operation
 
@@ -194,7 +207,7 @@ def test_bugs_while_reading_are_internal(fake, mgr):
 
 def test_removing_a_snapshot_leaves_its_restored_volume(fake, mgr):
     do(fake, restored(fake))
-    operation, settled = mgr.service.run(RemoveSnapshot(fake.where(), "snapshot-1", uuid_of(2)), 4)
+    operation, settled = mgr.service.run(RemoveSnapshot(fake.where(), "snapshot-1", uuid_of(2)), PATIENCE)
     assert settled
     assert not operation.state.final or operation.error is None
     assert mgr.service.volume(found(mgr, fake, "pvc-2")).state == "ready"

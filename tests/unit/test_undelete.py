@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from fake.drive import GIB, a_snapshot, a_volume, do, uuid_of
+from fake.engines import PATIENCE
 from fake.inventory import faults, inventory
 from vdisk.commands.access import Access
 from vdisk.commands.handlers import Handlers
@@ -33,10 +34,10 @@ class Desk:
         self.keep = ""
         self.mgr = mgr
         access = Access(mgr.service, lambda args: args.get("pool") != "other")
-        self.handlers = Handlers(mgr.services, access, lambda: 4.0, lambda option: self.keep)
+        self.handlers = Handlers(mgr.services, access, lambda: PATIENCE, lambda option: self.keep)
 
     def __call__(self, handler, **args):
-        every = ("new_name", "keep_for", "older_than", "keep_last", "threshold", "wait", "dry_run")
+        every = ("limit", "marker", "new_name", "keep_for", "older_than", "keep_last", "threshold", "wait", "dry_run")
         return getattr(self.handlers, handler)({**dict.fromkeys(every), **args})
 
 
@@ -126,6 +127,20 @@ def purged(fake, desk, **bounds):
     return names
 
 
+def test_the_trash_is_listed_page_by_page(fake, mgr, desk):
+    for number in range(1, 6):
+        kept_volume(fake, desk, number, f"pvc-{number}")
+    fake.create_image(fake.where(), "plain", GIB, Layout())
+    fake.trash(fake.where(), "plain")
+    rows = desk("trash_ls", pool_spec="rbd")
+    assert [row["name"] for row in rows] == [None, *(f"pvc-{number}" for number in range(1, 6))]
+    seen, marker = [], None
+    while page := desk("trash_ls", pool_spec="rbd", limit=2, marker=marker):
+        assert len(page) <= 2
+        seen, marker = [*seen, *page], page[-1]["id"]
+    assert seen == sorted(rows, key=lambda row: row["id"])
+
+
 @pytest.mark.parametrize(
     ("bounds", "gone"),
     [
@@ -194,7 +209,7 @@ def test_what_was_brought_back_before_its_removal_began_stays(fake, mgr, desk, h
     else:
         fake.restore_image(volume.where, request.image_id, volume.image)
     before = inventory(fake)
-    operation, _ = mgr.service.run(request, 4)
+    operation, _ = mgr.service.run(request, PATIENCE)
     mgr.ended(operation)
     assert inventory(fake) == before
     assert fake.find(volume.where, volume.image) is not None
@@ -233,7 +248,7 @@ def test_a_check_runs_by_itself_when_it_is_due(fake, mgr):
 def test_what_is_kept_is_no_finding(fake, mgr, desk):
     kept_volume(fake, desk)
     mgr.quiet()
-    assert mgr.checks.check(fake.where(), Wish(), 4)["findings"] == []
+    assert mgr.checks.check(fake.where(), Wish(), PATIENCE)["findings"] == []
 
 
 @pytest.mark.parametrize(
@@ -264,3 +279,13 @@ def test_bad_input_is_refused(fake, mgr, desk, handler, args, number):
 def test_records_that_cannot_be_read_are_none(text):
     assert kept_from_text(text) is None
     assert mark_from_text(text) is None
+
+
+def test_a_record_of_another_version_is_told_of_and_kept(fake, mgr, desk):
+    volume, _ = kept_volume(fake, desk)
+    text = '{"v": 2}'
+    fake.put_records(volume.where, Store.TRASH, {volume.uuid: text})
+    with pytest.raises(VdiskError, match="written by another version") as told:
+        desk("trash_restore", id=mgr.service.handle(volume.where, volume.uuid))
+    assert told.value.code == "unsupported"
+    assert fake.record(volume.where, Store.TRASH, volume.uuid) == text

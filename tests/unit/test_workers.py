@@ -2,12 +2,14 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fake.engines import LOG, PATIENCE
+from vdisk.engine import workers as workers_module
 from vdisk.engine.locks import LockTable
 from vdisk.engine.workers import Timer, Workers
 from vdisk.lifecycle.base import Lock
@@ -140,12 +142,16 @@ def test_stopping_drops_what_is_queued_and_tells_what_still_runs(workers):
     assert pool.stop(PATIENCE) is True
 
 
-def test_the_timer_calls_in_the_order_of_times_and_survives_failures():
+def test_the_timer_calls_in_the_order_of_times_and_survives_failures(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(workers_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
     timer, seen, done = Timer("test", LOG), [], threading.Event()
     timer.after(0.02, done.set)
     timer.after(0.01, lambda: seen.append(2))
     timer.after(0.0, lambda: 1 / 0)
     timer.after(0.005, lambda: seen.append(1))
+    now[0] = 1.0
+    timer.after(1.0, lambda: None)  # which has it look at the clock
     assert done.wait(PATIENCE)
     assert seen == [1, 2]
     timer.stop()

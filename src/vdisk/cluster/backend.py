@@ -76,6 +76,16 @@ class CephCluster:
         """Return an image outside of the trash."""
         return self.images.find(where, name)
 
+    def entry_and_image(self, where: Location, kind: Kind, uuid: str) -> tuple[Entry | None, Image | None]:
+        """Return a journal object and the image with the standard name; the one is read while the other is."""
+        with self.data.ioctx(where, f"reading {kind.value} {uuid} in {where}") as ioctx:
+            reading = Reading(ioctx, kind.object(uuid))
+            try:
+                image = self.images.find(where, kind.image(uuid))
+            finally:
+                values = reading.result()
+            return self.journal.decode(kind, uuid, values), image
+
     def image_id(self, where: Location, name: str) -> str | None:
         """Return the id of an image outside of the trash."""
         return self.images.id_of(where, name)
@@ -83,6 +93,10 @@ class CephCluster:
     def find_id(self, where: Location, image_id: str) -> Image | None:
         """Return an image by id."""
         return self.images.find_id(where, image_id)
+
+    def name_of(self, where: Location, image_id: str) -> tuple[str, bool] | None:
+        """Return the name of an image by id."""
+        return self.images.name_of(where, image_id)
 
     def partial(self, where: Location, name: str) -> str | None:
         """Return the id of an image that is there in name only."""
@@ -205,8 +219,11 @@ class CephCluster:
     def flatten(self, where: Location, image: str, image_id: str) -> None:
         """Give an image to rbd_support to flatten.
 
-        Where its tasks kill the mgr, and in the trash, where they reach no image, it is flattened here and now.
+        Where its tasks kill the mgr, and in the trash, where they reach no image, it is flattened here and now. One of
+        which only the link is left is found by neither.
         """
+        if self.images.finish_flatten(where, image_id):
+            return
         if self._takes_tasks(where) and self.images.id_of(where, image) == image_id:
             self.tasks.add_flatten(where, image)
         else:
@@ -342,7 +359,7 @@ class CephCluster:
                 images.append(self.images.reading(ioctx, entry) if wanted and known else entry if wanted else None)
             return [
                 (name, uuid, entry, self._listed(where, entry, image))
-                for (name, uuid), entry, image in zip(names, entries, images, strict=True)
+                for (name, uuid), entry, image in zip(names, entries, images)
             ]
 
     def _listed(self, where: Location, entry: Entry | None, image: Reading | Entry | None) -> Image | None:
@@ -388,9 +405,9 @@ class CephCluster:
         """Yield the name of every RBD group."""
         return self.surveys.groups(where)
 
-    def survey_trash(self, where: Location) -> Iterator[Trashed]:
-        """Yield every entry of the trash."""
-        return self.surveys.trash(where)
+    def survey_trash(self, where: Location, after: str = "") -> Iterator[Trashed]:
+        """Yield every entry of the trash that follows the image id ``after``."""
+        return self.surveys.trash(where, after)
 
     def survey_records(self, where: Location, store: Store, after: str = "") -> Iterator[tuple[str, str]]:
         """Yield every record of a store that follows the key ``after``."""

@@ -100,7 +100,7 @@ class Groups:
         if snap is None:
             raise Internal(f"{what}: the image has no snapshot of the group")
         with self._connection.ioctx(where, what) as ioctx:
-            self._rbd.clone(ioctx, image, snap.id, ioctx, child, clone_format=2, **layout.arguments())
+            self._rbd.clone(ioctx, image, snap.id, ioctx, child, clone_format=2, **layout.clone_arguments())
         self._log.info("rbd: clone %s/%s@%s %s/%s", where, image, snap.name, where, child)
 
     def drop(self, where: Location, name: str) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import rados
 import rbd
@@ -11,11 +14,25 @@ import rbd
 from ..model.errors import NotFound, NotReady
 from ..model.layout import Layout, feature_names
 from ..model.names import Kind, parse_image_name
-from ..model.observed import FAST_DIFF, FEATURE_BITS, OBJECT_MAP, Entry, Image, Location, Trashed, Watcher
+from ..model.observed import (
+    FAST_DIFF,
+    FEATURE_BITS,
+    OBJECT_MAP,
+    Entry,
+    Image,
+    Location,
+    Parent,
+    Snap,
+    Trashed,
+    Watcher,
+)
 from . import omap
+from .clones import Clones
 from .connection import Connection, MgrContext, clone_takes_format
 from .handles import Handles
 from .header import decode_image, decode_string, decode_trash
+from .mending import cut_link, forget_watches, mend_map
+from .methods import read_id
 from .seals import Seals
 from .usage import count_objects
 
@@ -33,6 +50,7 @@ class Images:
         self._rbd = rbd.RBD()
         self._handles = Handles(log)
         self._seals = Seals(connection)
+        self._clones = Clones(connection)
         self._clone_format = {"clone_format": 2} if clone_takes_format() else {}
 
     # -- observing -----------------------------------------------------------------------------------------------
@@ -40,13 +58,13 @@ class Images:
     def find(self, where: Location, name: str) -> Image | None:
         """Return the image of that name outside of the trash, or None. Two reads, no watch, no lock."""
         with self._connection.ioctx(where, f"reading image {where}/{name}") as ioctx:
-            image_id = self._id_of(ioctx, name)
+            image_id = read_id(ioctx, name)
             return None if image_id is None else self._load(ioctx, name, image_id, trashed=False)
 
     def id_of(self, where: Location, name: str) -> str | None:
         """Return the id of the image of that name outside of the trash, or None. One read."""
         with self._connection.ioctx(where, f"reading image {where}/{name}") as ioctx:
-            return self._id_of(ioctx, name)
+            return read_id(ioctx, name)
 
     def load(self, where: Location, name: str, image_id: str) -> Image | None:
         """Return the image of that id under a name that is known already, in one read; in the trash or not."""
@@ -60,28 +78,29 @@ class Images:
     def find_id(self, where: Location, image_id: str) -> Image | None:
         """Return the image of that id, in the trash or not, or None; of one that is half removed, what remains."""
         with self._connection.ioctx(where, f"reading image {where} id {image_id}") as ioctx:
-            key = f"id_{image_id}"
-            listed = (omap.get_keys(ioctx, _DIRECTORY, [key]) or {}).get(key)
-            if listed is not None:
-                return self._load(ioctx, decode_string(listed), image_id, trashed=False)
-            trashed = (omap.get_keys(ioctx, _TRASH, [key]) or {}).get(key)
-            if trashed is not None:
-                found = decode_trash(image_id, trashed)
+            found = self._named(ioctx, image_id)
+            if isinstance(found, Trashed):
                 loaded = self._load(ioctx, found.name, image_id, trashed=found.moved)
                 return loaded or Image.remains(found.name, image_id)
-            return None
+            return None if found is None else self._load(ioctx, found, image_id, trashed=False)
+
+    def name_of(self, where: Location, image_id: str) -> tuple[str, bool] | None:
+        """Return the name of the image of that id, and whether it is in the trash; None for none. One read, or two."""
+        with self._connection.ioctx(where, f"reading the name of {where} id {image_id}") as ioctx:
+            found = self._named(ioctx, image_id)
+        if isinstance(found, Trashed):
+            return found.name, found.moved
+        return None if found is None else (found, False)
 
     def trashed(self, where: Location, image_id: str) -> Trashed | None:
         """Return an image's entry in the trash, or None."""
-        key = f"id_{image_id}"
         with self._connection.ioctx(where, f"reading the trash of {where}") as ioctx:
-            found = omap.get_keys(ioctx, _TRASH, [key]) or {}
-        return decode_trash(image_id, found[key]) if key in found else None
+            return self._trashed(ioctx, image_id)
 
     def partial(self, where: Location, name: str) -> str | None:
         """Return the id of an image that is there in name only: its creation was cut short before its header."""
         with self._connection.ioctx(where, f"reading image {where}/{name}") as ioctx:
-            image_id = self._id_of(ioctx, name)
+            image_id = read_id(ioctx, name)
             if image_id is None:
                 return self._listed_id(ioctx, name)
             return image_id if self._load(ioctx, name, image_id, trashed=False) is None else None
@@ -94,8 +113,15 @@ class Images:
                     found = list(image.watchers_list())
             except rbd.ImageNotFound:
                 return ()
-        own = self._mgr.client_addresses() if found else frozenset()
-        return tuple(Watcher(str(w["addr"]), int(w["id"]), int(w["cookie"]), w["addr"] in own) for w in found)
+        if not found:
+            return ()
+        own, cut_off = self._mgr.client_addresses(), self._mgr.blocklisted()
+
+        def watcher(entry: Mapping[str, Any]) -> Watcher:
+            address = re.sub(r"^(v1|v2|any):", "", entry["addr"])
+            return Watcher(entry["addr"], int(entry["id"]), int(entry["cookie"]), address in own, address in cut_off)
+
+        return tuple(map(watcher, found))
 
     def used(self, where: Location, image: Image) -> int | None:
         """Return the bytes that an image's own objects take at most, None when it has no object map to tell."""
@@ -130,12 +156,30 @@ class Images:
 
     def clone(self, parent: Location, image: str, snap: str, where: Location, name: str, layout: Layout) -> None:
         """Clone ``image@snap`` (clone format 2) to a new image. An existing one raises ``AlreadyExists``."""
-        what = f"cloning {parent}/{image}@{snap} to {where}/{name}"
-        with self._connection.ioctx(where, what) as child_ioctx, self._connection.ioctx(parent, what) as parent_ioctx:
-            arguments = {**layout.arguments(), **self._clone_format}
-            self._rbd.clone(parent_ioctx, image, snap, child_ioctx, name, **arguments)
+        if not self._clones.write(parent, image, snap, where, name, layout):
+            self._clone(parent, image, snap, where, name, layout)
         features = ", ".join(feature_names(layout.features)) if layout.features else "default"
         self._log.info("rbd: clone %s/%s@%s %s/%s (features: [%s])", parent, image, snap, where, name, features)
+
+    def _clone(self, parent: Location, image: str, snap: str, where: Location, name: str, layout: Layout) -> None:
+        what = f"cloning {parent}/{image}@{snap} to {where}/{name}"
+        with self._connection.ioctx(where, what) as child_ioctx, self._connection.ioctx(parent, what) as parent_ioctx:
+            arguments = {**layout.clone_arguments(), **self._clone_format}
+            try:
+                self._rbd.clone(parent_ioctx, image, snap, child_ioctx, name, **arguments)
+            except rbd.ImageNotFound:
+                if not self._mend_snapshot(parent, image, snap):
+                    raise
+                self._rbd.clone(parent_ioctx, image, snap, child_ioctx, name, **arguments)
+
+    def _mend_snapshot(self, where: Location, image: str, snap: str) -> bool:
+        """Give a snapshot that a crash cut what it misses; returns whether it missed anything."""
+        found = self.find(where, image)
+        with self._connection.ioctx(where, f"looking at snapshot {where}/{image}@{snap}") as ioctx:
+            mended = found is not None and mend_map(ioctx, found, snap)
+        if mended:
+            self._log.warning("rbd: %s/%s@%s had no object map: its creation was cut. Made one", where, image, snap)
+        return mended
 
     def cut(self, where: Location, image: str, snap: str) -> None:
         """Snapshot an image, which stays open until :meth:`drop` or :meth:`let_go` of that snapshot.
@@ -168,9 +212,7 @@ class Images:
                             handle.remove_snap(snap)
                             name = handle.get_name()
             except rbd.ImageNotFound:
-                found = self._load(ioctx, "", image_id, trashed=False)
-                if found is not None and found.snap(snap) is not None:
-                    raise NotReady(f"image {where} id {image_id}, or one above it, is just being flattened") from None
+                self._refuse_hidden(ioctx, where, image_id, lambda image: image.snap(snap) is not None)
                 return
         self._log.info("rbd: snap rm %s/%s@%s", where, name or image_id, snap)
 
@@ -180,11 +222,12 @@ class Images:
             pass
 
     def seal(self, where: Location, image: str) -> None:
-        """Snapshot a clone under its own name; a seal that is there already is no error."""
+        """Snapshot a clone under its own name; one that is there is no error, and made whole if a crash cut it."""
         found = self.find(where, image)
         if found is None:
             raise NotFound(f"image {where}/{image} does not exist")
         if found.snap(image) is not None:
+            self._mend_snapshot(where, image, image)
             return
         if not self._seals.take(where, found, image):
             with (
@@ -209,6 +252,7 @@ class Images:
                     handle.remove_snap_by_id(snap_id)
                     name = handle.get_name()
             except rbd.ImageNotFound:
+                self._refuse_hidden(ioctx, where, image_id, lambda image: image.snap_by_id(snap_id) is not None)
                 return
         self._log.info("rbd: snap rm %s/%s, snapshot id %d", where, name or image_id, snap_id)
 
@@ -225,7 +269,7 @@ class Images:
         does not take up again when that was cut. So the move is one of the ordinary kind, which both hold for.
         """
         with self._connection.ioctx(where, f"removing {where}/{name}") as ioctx:
-            unlisted = self._id_of(ioctx, name) == image_id and self._listed_id(ioctx, name) is None
+            unlisted = read_id(ioctx, name) == image_id and self._listed_id(ioctx, name) is None
             if unlisted and self._load(ioctx, name, image_id, trashed=False) is None:
                 # The id object is what a creation writes first; librbd does not find an image by it alone.
                 omap.remove_object(ioctx, f"rbd_id.{name}")
@@ -243,7 +287,7 @@ class Images:
             try:
                 self._rbd.trash_move(ioctx, name, seconds)
             except rbd.ImageNotFound:
-                if self._id_of(ioctx, name) is not None or self._listed_id(ioctx, name) is not None:
+                if read_id(ioctx, name) is not None or self._listed_id(ioctx, name) is not None:
                     raise NotReady(f"moving {where}/{name} to the trash failed halfway") from None
                 return
         self._log.info("rbd: trash move %s/%s", where, name)
@@ -257,9 +301,8 @@ class Images:
         link = image.parent
         if link is None:
             return None, objects
-        parent = self.load(Location(link.pool_id, "", link.namespace), "", link.image_id)
-        snaps = parent.snaps if parent is not None else ()
-        taken_along = any(snap.id == link.snap_id and snap.original_name is not None for snap in snaps)
+        snap = self._above(link)
+        taken_along = snap is not None and snap.original_name is not None
         return (link.pool_id, link.namespace, link.image_id) if taken_along else None, objects
 
     def flatten(self, where: Location, image_id: str) -> None:
@@ -269,9 +312,34 @@ class Images:
                 with rbd.Image(ioctx, image_id=image_id) as image:
                     name = image.get_name()
                     image.flatten()  # without a progress callback: Python callbacks from librbd can crash the mgr
-            except (rbd.InvalidArgument, rbd.ImageNotFound):
+            except rbd.InvalidArgument:
+                return
+            except rbd.ImageNotFound:
+                self._refuse_hidden(ioctx, where, image_id, lambda image: image.parent is not None)
                 return
         self._log.info("rbd: flatten %s/%s", where, name or image_id)
+
+    def finish_flatten(self, where: Location, image_id: str) -> bool:
+        """Finish a flattening that was cut just before its end; False when there is nothing of that kind."""
+        image = self.load(where, "", image_id)
+        link = image.parent if image is not None else None
+        if image is None or link is None or self._above(link) is not None:
+            return False
+        with self._connection.ioctx(where, f"finishing the flattening of {where} id {image_id}") as ioctx:
+            cut_link(ioctx, image)
+        self._log.warning("rbd: %s id %s was flattened all but its link to a snapshot that is gone", where, image_id)
+        return True
+
+    def _above(self, link: Parent) -> Snap | None:
+        """Return the snapshot that a clone's link leads to; None when it is gone."""
+        parent = self.load(Location(link.pool_id, "", link.namespace), "", link.image_id)
+        return None if parent is None else parent.snap_by_id(link.snap_id)
+
+    def _refuse_hidden(self, ioctx: rados.Ioctx, where: Location, image_id: str, left: Callable[[Image], bool]) -> None:
+        """Raise ``NotReady`` for an image that librbd does not find although it is there, with work left to do."""
+        found = self._load(ioctx, "", image_id, trashed=False)
+        if found is not None and left(found):
+            raise NotReady(f"image {where} id {image_id}, or one above it, is just being flattened")
 
     def restore(self, where: Location, image_id: str, name: str) -> None:
         """Bring an image back from the trash under a name; one that is not in the trash (any more) is no error."""
@@ -280,24 +348,47 @@ class Images:
                 self._rbd.trash_restore(ioctx, image_id, name)
             except (rbd.ImageNotFound, rbd.InvalidArgument):
                 # librbd says "invalid argument" of what is in no state to be restored, such as restored already.
-                if self._id_of(ioctx, name) != image_id:
+                if read_id(ioctx, name) != image_id:
                     raise
                 return
         self._log.info("rbd: trash restore %s/%s as %s", where, image_id, name)
 
     def remove_trashed(self, where: Location, image_id: str) -> None:
-        """Remove an image from the trash with all its data; one that is gone is no error."""
+        """Remove an image from the trash with all its data; one that is gone is no error.
+
+        Only its entry tells whether it is gone. librbd reports success as well when all went but the entry, because the
+        monitors cut this client off just then for one (trash/RemoveRequest.cc), and "not found" when somebody else is
+        at the same image, who may never get as far as the entry.
+        """
         with self._connection.ioctx(where, f"removing image id {image_id} from the trash of {where}") as ioctx:
-            try:
-                # No progress callback: Python callbacks from librbd can crash the mgr.
-                self._rbd.trash_remove(ioctx, image_id, force=True)
-            except rbd.ImageNotFound:
-                return
-            except rbd.ImageBusy as error:
-                # Who has it open passes too: the watch of a client that died lasts half a minute.
-                who = ", ".join(f"{found.address} (client.{found.client})" for found in self.watchers(where, image_id))
-                raise NotReady(f"image id {image_id} in the trash of {where} is busy; open at {who or '-'}") from error
-        self._log.info("rbd: trash remove %s/%s", where, image_id)
+            removed = False
+            with contextlib.suppress(rbd.ImageNotFound):
+                try:
+                    # No progress callback: Python callbacks from librbd can crash the mgr.
+                    self._rbd.trash_remove(ioctx, image_id, force=True)
+                except rbd.ImageBusy as error:
+                    # Who has it open passes: a dead client's watch lasts half a minute, or until it is forgotten.
+                    found = self.watchers(where, image_id)
+                    who = ", ".join(f"{watcher.address} (client.{watcher.client})" for watcher in found) or "-"
+                    dead = bool(found) and all(watcher.dead for watcher in found)
+                    if not dead or not self._forget_watches(where, image_id, who):
+                        raise NotReady(f"image id {image_id} in the trash of {where} is busy; open at {who}") from error
+                    self._rbd.trash_remove(ioctx, image_id, force=True)
+                removed = True
+            if self._trashed(ioctx, image_id) is not None:
+                raise NotReady(f"removing image id {image_id} from the trash of {where} stopped before its entry there")
+        if removed:
+            self._log.info("rbd: trash remove %s/%s", where, image_id)
+
+    def _forget_watches(self, where: Location, image_id: str, who: str) -> bool:
+        """End the watches of dead clients on an image in the trash; False when that did not work."""
+        what = f"ending watches of image id {image_id} in the trash of {where}"
+        with self._connection.handle(what) as handle, handle.open_ioctx2(where.pool_id) as own:
+            own.set_namespace(where.namespace)
+            done = forget_watches(own, image_id)
+        if done:
+            self._log.warning("%s: %s, which the monitors have blocklisted", what, who)
+        return done
 
     def close(self) -> None:
         """Close the images that are still open."""
@@ -321,11 +412,17 @@ class Images:
     # -- inner ---------------------------------------------------------------------------------------------------
 
     @staticmethod
-    def _id_of(ioctx: rados.Ioctx, name: str) -> str | None:
-        try:
-            return decode_string(ioctx.read(f"rbd_id.{name}", 1024))
-        except rados.ObjectNotFound:
-            return None
+    def _named(ioctx: rados.Ioctx, image_id: str) -> str | Trashed | None:
+        """Return the name that the directory lists an image by, or its entry in the trash."""
+        key = f"id_{image_id}"
+        listed = (omap.get_keys(ioctx, _DIRECTORY, [key]) or {}).get(key)
+        return Images._trashed(ioctx, image_id) if listed is None else decode_string(listed)
+
+    @staticmethod
+    def _trashed(ioctx: rados.Ioctx, image_id: str) -> Trashed | None:
+        key = f"id_{image_id}"
+        value = (omap.get_keys(ioctx, _TRASH, [key]) or {}).get(key)
+        return None if value is None else decode_trash(image_id, value)
 
     @staticmethod
     def _listed_id(ioctx: rados.Ioctx, name: str) -> str | None:

@@ -77,14 +77,18 @@ class Journal:
         """Read a journal object with every key it holds; None when it does not exist."""
         with self._connection.ioctx(where, f"reading {kind.object(uuid)} in {where}") as ioctx:
             values = omap.get_all(ioctx, kind.object(uuid))
-        return None if values is None else Entry(kind, uuid, {key: _text(value) for key, value in values.items()})
+        return self.decode(kind, uuid, values)
 
     def entries(self, ioctx: rados.Ioctx, kind: Kind, uuids: Iterable[str]) -> Iterator[Entry | None]:
         """Read many journal objects at once, in order."""
         reads = [(uuid, omap.Reading(ioctx, kind.object(uuid))) for uuid in uuids]
         for uuid, read in reads:
-            values = read.result()
-            yield None if values is None else Entry(kind, uuid, {key: _text(value) for key, value in values.items()})
+            yield self.decode(kind, uuid, read.result())
+
+    @staticmethod
+    def decode(kind: Kind, uuid: str, values: Mapping[str, bytes] | None) -> Entry | None:
+        """Return the journal object of that omap, None for None."""
+        return None if values is None else Entry(kind, uuid, {key: _text(value) for key, value in values.items()})
 
     def reserve(self, where: Location, kind: Kind, name: str, uuid: str) -> bool:
         """Insert the directory key only if it is absent, atomically; False when somebody else has the name."""

@@ -134,17 +134,17 @@ def set_values(ioctx: rados.Ioctx, oid: str, values: Mapping[str, bytes]) -> Non
     with rados.WriteOpCtx() as op:
         op.new(rados.LIBRADOS_CREATE_IDEMPOTENT)
         ioctx.set_omap(op, tuple(values), tuple(values.values()))
-        _write(ioctx, op, oid)
+        write(ioctx, op, oid)
 
 
 def remove_keys(ioctx: rados.Ioctx, oid: str, keys: Iterable[str]) -> None:
     """Remove keys; absent keys and an absent object are no error."""
     with rados.WriteOpCtx() as op, contextlib.suppress(rados.ObjectNotFound):
         ioctx.remove_omap_keys(op, tuple(keys))
-        _write(ioctx, op, oid)
+        write(ioctx, op, oid)
 
 
-def _write(ioctx: rados.Ioctx, op: rados.WriteOp, oid: str) -> None:
+def write(ioctx: rados.Ioctx, op: rados.WriteOp, oid: str) -> None:
     """Carry out a write. Without a time the binding dates the object to 1970, whatever its documentation says."""
     ioctx.operate_write_op(op, oid, mtime=int(time.time()))
 
@@ -152,7 +152,7 @@ def _write(ioctx: rados.Ioctx, op: rados.WriteOp, oid: str) -> None:
 def _compared(ioctx: rados.Ioctx, op: rados.WriteOp, oid: str) -> bool:
     """Carry out a write with a comparison in it; False when that failed, which the OSD answers with ECANCELED."""
     try:
-        _write(ioctx, op, oid)
+        write(ioctx, op, oid)
     except rados.Error as error:
         if getattr(error, "errno", None) == errno.ECANCELED:
             return False
@@ -175,7 +175,7 @@ def ensure_object(ioctx: rados.Ioctx, oid: str) -> None:
     except rados.ObjectNotFound:
         with rados.WriteOpCtx() as op:
             op.new(rados.LIBRADOS_CREATE_IDEMPOTENT)
-            _write(ioctx, op, oid)
+            write(ioctx, op, oid)
 
 
 def remove_object(ioctx: rados.Ioctx, oid: str) -> bool:

@@ -20,26 +20,16 @@ from collections import OrderedDict
 import rados
 
 from ..model.errors import VdiskError
-from ..model.observed import (
-    DEEP_FLATTEN,
-    EXCLUSIVE_LOCK,
-    FAST_DIFF,
-    LAYERING,
-    OBJECT_MAP,
-    OPERATIONS,
-    STRIPING,
-    Image,
-    Location,
-)
+from ..model.observed import EXCLUSIVE_LOCK, OBJECT_MAP, OPERATIONS, PLAIN, STRIPING, Image, Location
 from .connection import Connection
+from .methods import execute, frame, string, tell_watchers
 
 #: Features whose snapshots are no more than what is written here.
-_PLAIN = LAYERING | STRIPING | EXCLUSIVE_LOCK | OBJECT_MAP | FAST_DIFF | DEEP_FLATTEN | OPERATIONS
+_SEALABLE = PLAIN | STRIPING | OPERATIONS
 _LOCK = "rbd_lock"
 _CHUNK = 4 << 20
-#: librbd's NotifyMessage (WatchNotifyTypes.cc): version 6, compatible 1, 4 bytes: NOTIFY_OP_HEADER_UPDATE.
-_HEADER_UPDATE = struct.pack("<BBII", 6, 1, 4, 3).decode("ascii")
-_NOTIFY_MS = 5000
+#: cls::rbd::SnapshotNamespace of a user's snapshot.
+_USER_NAMESPACE = frame(1, 1, struct.pack("<I", 0))
 _MAX_ORDERS = 1000
 
 
@@ -62,7 +52,7 @@ class Seals:
 
     def take(self, where: Location, image: Image, snap: str) -> bool:
         """Snapshot ``image`` as ``snap``; False when only librbd can."""
-        if image.flags or image.features & ~_PLAIN or image.data_pool_id is not None or image.snaps:
+        if image.flags or image.features & ~_SEALABLE or image.data_pool_id is not None or image.snaps:
             return False
         header = f"rbd_header.{image.id}"
         with self._connection.ioctx(where, f"sealing {where}/{image.name}") as ioctx:
@@ -70,14 +60,14 @@ class Seals:
                 return False
             snap_id = self._id(ioctx, where, image.name)
             try:
-                _execute(ioctx, header, "snapshot_add", _string(snap) + struct.pack("<QBBII", snap_id, 1, 1, 4, 0))
+                execute(ioctx, header, ("snapshot_add", string(snap) + struct.pack("<Q", snap_id) + _USER_NAMESPACE))
             except rados.Error as error:
                 if getattr(error, "errno", None) == errno.ESTALE:
                     return False  # somebody's snapshot came and went, and took a newer id
                 raise
             if image.features & OBJECT_MAP:
                 _copy_object_map(ioctx, image.id, snap_id)
-            ioctx.notify(header, _HEADER_UPDATE, _NOTIFY_MS)
+            tell_watchers(ioctx, header)
         return True
 
     def _id(self, ioctx: rados.Ioctx, where: Location, image: str) -> int:
@@ -112,8 +102,7 @@ class _Order:
 
 def _locked(ioctx: rados.Ioctx, header: str) -> bool:
     """Tell whether anybody holds the image's exclusive lock (``cls_lock_get_info_op`` and its reply)."""
-    name = _string(_LOCK)
-    _, reply = ioctx.execute(header, "lock", "get_info", struct.pack("<BBI", 1, 1, len(name)) + name)
+    _, reply = ioctx.execute(header, "lock", "get_info", frame(1, 1, string(_LOCK)))
     (lockers,) = struct.unpack_from("<I", reply, 6)
     return bool(lockers)
 
@@ -130,15 +119,4 @@ def _copy_object_map(ioctx: rados.Ioctx, image_id: str, snap_id: int) -> None:
     except rados.ObjectNotFound:
         return  # then the image has none, whatever its features say
     ioctx.write_full(f"{oid}.{snap_id:016x}", data)
-    _execute(ioctx, oid, "object_map_snap_add", b"")
-
-
-def _execute(ioctx: rados.Ioctx, oid: str, method: str, data: bytes) -> None:
-    with rados.WriteOpCtx() as op:
-        op.execute("rbd", method, data)
-        ioctx.operate_write_op(op, oid)
-
-
-def _string(text: str) -> bytes:
-    data = text.encode()
-    return struct.pack("<I", len(data)) + data
+    execute(ioctx, oid, ("object_map_snap_add", b""))

@@ -47,9 +47,9 @@ class Survey:
         for key, value in self._pairs(where, "rbd_directory", "name_"):
             yield key.removeprefix("name_"), decode_string(value)
 
-    def trash(self, where: Location) -> Iterator[Trashed]:
-        """Yield every entry of the trash."""
-        for key, value in self._pairs(where, "rbd_trash", "id_"):
+    def trash(self, where: Location, after: str = "") -> Iterator[Trashed]:
+        """Yield every entry of the trash that follows the image id ``after``, in the order of ids."""
+        for key, value in self._pairs(where, "rbd_trash", "id_", f"id_{after}" if after else ""):
             yield decode_trash(key.removeprefix("id_"), value)
 
     def groups(self, where: Location) -> Iterator[str]:
@@ -67,8 +67,8 @@ class Survey:
         # Local time, of a class that may be another interpreter's: a mgr's modules share what extensions keep.
         return time.mktime(tuple(moment))
 
-    def _pairs(self, where: Location, oid: str, prefix: str) -> Iterator[tuple[str, bytes]]:
-        after, more = "", True
+    def _pairs(self, where: Location, oid: str, prefix: str, after: str = "") -> Iterator[tuple[str, bytes]]:
+        more = True
         while more:
             with self._connection.ioctx(where, f"listing {oid} of {where}") as ioctx:
                 page = omap.get_page(ioctx, oid, after, prefix, _NAMES)

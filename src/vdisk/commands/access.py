@@ -22,11 +22,22 @@ Authorize = Callable[[Mapping[str, str]], bool]
 
 
 class Access:
-    """What one caller may do. ``authorize`` is ``MgrModule.is_authorized``."""
+    """What the caller of one command may do. ``authorize`` is ``MgrModule.is_authorized``.
+
+    Each question is asked once: a list may have a thousand items of one pool, and with every question the mgr loses the
+    list that it makes of the arguments (``ceph_is_authorized`` in mgr/BaseMgrModule.cc, all releases).
+    """
 
     def __init__(self, service: Service, authorize: Authorize) -> None:
         self._service = service
-        self._authorize = authorize
+        self._ask = authorize
+        self._answers: dict[tuple[tuple[str, str], ...], bool] = {}
+
+    def _authorize(self, arguments: Mapping[str, str]) -> bool:
+        key = tuple(sorted(arguments.items()))
+        if key not in self._answers:
+            self._answers[key] = self._ask(arguments)
+        return self._answers[key]
 
     def may(self, pool: str, namespace: str) -> bool:
         """Tell whether the caller may work in a pool and namespace."""
@@ -76,6 +87,11 @@ class Access:
             raise self._denied()
         if pool is None:
             raise NotFound(f"the handle names pool id {handle.pool_id}, which does not exist")
+        if self._service.likely_namespace(handle) == "" and self.may(pool, ""):
+            # The one that is always there spares listing the others.
+            found = look(handle.pool_id, pool, [""])
+            if found is not None:
+                return found
         whole = self._authorize({"pool": pool})
         namespaces = self._service.namespaces(handle.pool_id, pool) if whole else self._allowed(handle.pool_id, pool)
         found = look(handle.pool_id, pool, namespaces)

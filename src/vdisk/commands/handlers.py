@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..engine.operation import Operation
+from ..engine.unreadable import UnreadableIntent
 from ..lifecycle.base import Request
 from ..lifecycle.volume_revert import RevertVolume
 from ..model.errors import Denied, InvalidArgument, NotFound
@@ -162,7 +163,10 @@ class Handlers(CheckHandlers, TrashHandlers, AdoptHandlers, TreeHandlers, Schedu
     def op_info(self, args: Arguments) -> Answer:
         """``vdisk op info``."""
         run = self._check_run(args["id"])
-        return run.to_dict() if run is not None else self._operation(args).to_dict(details=True)
+        if run is not None:
+            return run.to_dict()
+        intent = self._unreadable(args["id"])
+        return intent.to_dict(details=True) if intent is not None else self._operation(args).to_dict(details=True)
 
     def op_cancel(self, args: Arguments) -> Answer:
         """``vdisk op cancel``."""
@@ -209,19 +213,33 @@ class Handlers(CheckHandlers, TrashHandlers, AdoptHandlers, TreeHandlers, Schedu
         The handle in a pending answer may be another one: only planning finds a reservation that was there before.
         """
         operation = self._service.engine.lookup(op_id)
+        intent = self._unreadable(op_id) if operation is None else None
+        if intent is not None:
+            return {**intent.to_dict(), "answered": False, "handle": None, "image": None}
         if operation is None or not self._visible(operation.request.where):
             return {"id": op_id, "state": "unknown", "answered": False, "error": None, "handle": None, "image": None}
-        answered = operation.answered  # looked at first: what it is answered for is settled before it is answered
+        # The engine goes on meanwhile, so in the opposite order of what it writes: what an operation is answered for is
+        # settled before it is answered, and it is answered before it is done.
+        row = operation.to_dict()
+        answered = operation.answered
         request = operation.request
         handle = self._service.handle(request.where, request.uuid)
-        return {**operation.to_dict(), "answered": answered, "handle": handle, "image": request.image}
+        return {**row, "answered": answered, "handle": handle, "image": request.image}
 
     def _operation(self, args: Arguments) -> Operation:
         """Return the operation that a command names; another tenant's is as good as none."""
+        intent = self._unreadable(args["id"])
+        if intent is not None:
+            raise intent.error
         operation = self._service.engine.operation(args["id"])
         if not self._visible(operation.request.where):
             raise Denied("no permission for what the operation is about")
         return operation
+
+    def _unreadable(self, op_id: str) -> UnreadableIntent | None:
+        """Return the intent of that id that this version can't read, if the caller may see it."""
+        found = (intent for intent in self._service.engine.unreadable() if intent.id == op_id)
+        return next((intent for intent in found if self._visible(intent.where)), None)
 
     def _derive(
         self,
@@ -238,17 +256,17 @@ class Handlers(CheckHandlers, TrashHandlers, AdoptHandlers, TreeHandlers, Schedu
         source = self._access.find(kind, ref)
         where = source.where if target is None else self._access.locate(target)
         self._check_data_pool(layout)
-        return self._create(args, make(where, name, source, size, layout))
+        return self._create(args, make(where, name, source, size, layout), source)
 
     def _check_data_pool(self, layout: Layout) -> None:
         if layout.data_pool is not None:
             self._access.check_pool(layout.data_pool)
 
-    def _create(self, args: Arguments, request: Request) -> Answer:
+    def _create(self, args: Arguments, request: Request, origin: Found | None = None) -> Answer:
         if args["dry_run"]:
             return self._dry_run(request)
         operation, settled = self._service.run(request, self._wait(args))
-        shown = self._shown(self._service.created(operation, settled))
+        shown = self._shown(self._service.created(operation, settled, origin))
         return shown if settled else {**shown, "operation": operation.id}
 
     def _remove(self, args: Arguments, kind: Kind, ref: Ref) -> Answer:
@@ -314,14 +332,16 @@ class Handlers(CheckHandlers, TrashHandlers, AdoptHandlers, TreeHandlers, Schedu
         """Return what ``tree`` says too: what the image alone takes, what holds it, what would be freed with it."""
         family, node = self._services.lineage.of(found, whole=False)
         if node is None:
-            return {"exclusive": None, "held_by": [], "frees": 0}
+            return {"exclusive": None, "held_by": [], "frees": 0, "frees_with": []}
         facts = family.facts(node)
         unseen = [key for key in node.children if (kin := family.nodes.get(key)) and not self._visible(kin.where)]
         if unseen:
             facts["held_by"] = [reason for reason in facts["held_by"] if not reason.startswith("clone ")]
             facts["held_by"].append(f"{len(unseen)} clones that you may not see")
         facts["held_by"][1:1] = [f"in use by {found['address']} (client.{found['client']})" for found in watchers]
-        return {name: facts[name] for name in ("exclusive", "held_by", "frees")}
+        if not all(self._visible(kin.where) for kin in family.freed_with(node)):
+            facts["frees_with"] = []
+        return {name: facts[name] for name in ("exclusive", "held_by", "frees", "frees_with")}
 
     def _shown(self, item: Volume | Snapshot) -> dict[str, Any]:
         """Return an object's JSON form without what lies in pools that the caller may not see."""

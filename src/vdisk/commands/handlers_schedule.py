@@ -68,7 +68,7 @@ class ScheduleHandlers(BaseHandlers):
         operations = self._service.run_all(requests, self._wait(args))
         for operation in operations:
             self._services.schedules.changed(operation)
-        return {"removed": [{**row, "operation": op.id} for row, op in zip(rows, operations, strict=True)]}
+        return {"removed": [{**row, "operation": op.id} for row, op in zip(rows, operations)]}
 
     def schedule_ls(self, args: Arguments) -> Answer:
         """``vdisk schedule ls``."""

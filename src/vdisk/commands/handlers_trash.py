@@ -10,7 +10,7 @@ from ..model.handles import decode_handle
 from ..model.names import UUID_PATTERN, check_request_name
 from ..model.observed import Location
 from ..model.specs import PoolSpec, parse_duration, parse_pool_spec
-from .base import Arguments, BaseHandlers
+from .base import Arguments, BaseHandlers, page
 from .render import Answer
 
 _IMAGE_ID = re.compile(r"[0-9a-z]{1,64}")
@@ -21,7 +21,8 @@ class TrashHandlers(BaseHandlers):
 
     def trash_ls(self, args: Arguments) -> Answer:
         """``vdisk trash ls``."""
-        return self._services.trash.listed(self._access.locate(parse_pool_spec(args["pool_spec"])))
+        where = self._access.locate(parse_pool_spec(args["pool_spec"]))
+        return self._services.trash.listed(where, *page(args))
 
     def trash_restore(self, args: Arguments) -> Answer:
         """``vdisk trash restore``: by handle, by the operation that removed it, or by pool and image id."""
@@ -62,9 +63,10 @@ class TrashHandlers(BaseHandlers):
         requests = self._services.trash.purge(where, older, keep_last, threshold)
         rows = [{"handle": self._handle(where, request.uuid), "name": request.name} for request in requests]
         if args["dry_run"]:
-            return {"dry_run": True, "kind": "trash purge", "purged": rows}
+            steps = [step for request in requests for step in self._service.plan(request)]
+            return {"dry_run": True, "kind": "trash purge", "purged": rows, "steps": steps}
         operations = self._service.run_all(requests, self._wait(args))
-        return {"purged": [{**row, "operation": operation.id} for row, operation in zip(rows, operations, strict=True)]}
+        return {"purged": [{**row, "operation": operation.id} for row, operation in zip(rows, operations)]}
 
     def _keep_for(self, args: Arguments, option: str = "trash_keep_for") -> int:
         """Return for how many seconds what goes to the trash is kept there: as the command says, or the option."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Union
 
 from ..model.errors import Denied, VdiskError
 from ..model.specs import format_size
 
 #: What a handler answers with.
-Answer = Mapping[str, Any] | Sequence[Mapping[str, Any]] | str
+Answer = Union[Mapping[str, Any], Sequence[Mapping[str, Any]], str]
 _SIZES = frozenset({"size", "used", "held", "exclusive", "frees"})
 
 
@@ -95,9 +95,7 @@ def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
     cells = [[name.partition(".")[0].upper().replace("_", " ") for name in names]]
     cells += [[_cell(name, _field(row, name)) for name in names] for row in rows]
     widths = [max(len(row[index]) for row in cells) for index in range(len(names))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
-    )
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells)
 
 
 def _field(row: Mapping[str, Any], path: str) -> Any:

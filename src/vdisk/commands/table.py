@@ -15,7 +15,7 @@ _TARGET = Argument("pool_spec", help="pool[/namespace] of the new volume; the so
 _SIZE = Argument("size", "size", help="bytes, or a number with a unit such as 10G; the source's own by default")
 _PAGE = (
     Argument("limit", "int", help="at most that many"),
-    Argument("marker", help="the last name already seen"),
+    Argument("marker", help="the last name already seen, of the trash the last id"),
 )
 _KEEP_FOR = Argument("keep_for", help="how long it can be undeleted, such as 7d; the option trash_keep_for otherwise")
 _SCOPE = Argument("pool_spec", required=True, help="pool[/namespace], or a volume: handle or pool[/namespace]/name")
@@ -226,7 +226,7 @@ COMMANDS: tuple[Command, ...] = (
         "trash ls",
         "trash_ls",
         "List what is in the trash of <pool_spec>: what can be undeleted with its handle, and other images",
-        (_POOL,),
+        (_POOL, *_PAGE),
         columns=("id", "kind", "name", "image", "size", "deleted_at", "expires_at"),
     ),
     Command(

@@ -66,6 +66,11 @@ class Book:
         """Return an operation by id."""
         return self.live.get(op_id) or self.finished.get(op_id) or self.stuck.get(op_id)
 
+    def unfinished(self) -> list[Operation]:
+        """Return what is stuck or under way."""
+        self._expire()
+        return [*self.stuck.values(), *self.live.values()]
+
     def listed(self) -> list[Operation]:
         """Return what is worth showing: requests that were refused before they began are no news."""
         self._expire()

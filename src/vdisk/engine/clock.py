@@ -1,8 +1,9 @@
 """The clock that snapshot schedules go by: the time of day, or for tests what a file says.
 
 With ``VDISK_SCHEDULE_CLOCK=@<file>`` in the environment of the mgr the file's content is the present, in seconds since
-the epoch, read anew each time, so that years can pass in seconds; without the file it is the time of day. Without the
-variable none of this exists at run time.
+the epoch, read anew each time, so that years can pass in seconds; without the file it is the time of day. Who turns it
+writes another file and moves it there: one that is being written is empty for a moment. Without the variable none of
+this exists at run time.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ _PATIENCE = 60.0
 class _Cut:
     """One snapshot and those who share it, by the names that they would have given it."""
 
+    image: _Key
     leader: str
     members: set[str] = field(default_factory=set)
     taken: bool = False
@@ -49,7 +50,7 @@ class SharedCuts:
         key = (where.pool_id, where.namespace, image)
         with self._changed:
             joined = self._gathering.get(key)
-            cut = joined or self._gathering.setdefault(key, _Cut(snap))
+            cut = joined or self._gathering.setdefault(key, _Cut(key, snap))
             cut.members.add(snap)
             self._cuts[self._own(where, snap)] = cut
             if joined is not None:
@@ -71,6 +72,12 @@ class SharedCuts:
                 self._taking.discard(key)
                 cut.over = not cut.taken
                 self._changed.notify_all()
+
+    def under_way(self, where: Location, image: str) -> bool:
+        """Tell whether an image is being cut, or has a cut that is not dropped yet: it is open and locked for that."""
+        key = (where.pool_id, where.namespace, image)
+        with self._changed:
+            return any(cut.image == key for cut in self._cuts.values())
 
     def clone(self, parent: Location, image: str, snap: str, where: Location, name: str, layout: Layout) -> None:
         """Clone the snapshot that stands for ``snap``."""

@@ -11,15 +11,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from ..lifecycle.base import Plan, Request
+from ..lifecycle.base import Request
 from ..lifecycle.flatten import FlattenChain
-from ..lifecycle.steps import Answer, Step
+from ..lifecycle.steps import Step
 from ..lifecycle.volume_flatten import FlattenVolume
 from ..model.errors import (
     Cancelled,
     Internal,
     InvalidArgument,
-    LostRace,
     NoSpace,
     NotFound,
     NotReady,
@@ -28,16 +27,20 @@ from ..model.errors import (
 )
 from ..model.names import Kind
 from ..model.observed import Location
+from .awaited import Awaited
 from .book import Book
 from .executor import Executor
 from .guards import Guards, GuardSettings
 from .locks import LockTable
 from .meter import DONE, STUCK, UNCHANGED, Meter
-from .operation import Operation, State, StepRecord
+from .operation import Operation, State
 from .patience import GiveWay, never, patient
 from .ports import Cluster
 from .reaper import Reaper, ReaperSettings
-from .recovery import Recovery, UnreadableIntent
+from .recovery import Recovery
+from .restraint import Restraint
+from .runner import Answered, Runner, Stopped, TakenBack
+from .unreadable import UnreadableIntent
 from .waiting import Key, Waiting
 from .workers import Timer, Workers
 
@@ -54,30 +57,8 @@ _PREPARING = 4
 ACCEPT_SECONDS = 2.0
 #: Seconds in which an operation that a worker took at once writes its intent itself. The command thread waits so long.
 _ACCEPT_SOON = 0.005
-#: When a request finds more than this share of the workers at work, the reaper gets by with that share of its threads
-#: for so many seconds: the space of what is deleted comes back after the answers, unless so many images wait for it.
-_BUSY, _HELD_BACK, _HELD_SECONDS, _HELD_AT_MOST = 1 / 32, 1 / 32, 1.0, 1000
 #: Threads that write the intents of operations that no worker is free for yet.
 _ACCEPTORS = 8
-#: Names of the failpoints around an intent's writing and erasing.
-WRITE_INTENT, ERASE_INTENT = "write-intent", "erase-intent"
-_REPLANS = 5
-
-
-class _Stopping(Exception):
-    """The module is being stopped; the intent carries the operation over."""
-
-
-class _Background(Exception):
-    """The operation has answered; ``steps`` are left, which nobody waits for."""
-
-    def __init__(self, steps: tuple[Step, ...]) -> None:
-        super().__init__()
-        self.steps = steps
-
-
-class _Cancelled(Exception):
-    """An operator cancelled the operation; what it did is undone."""
 
 
 @dataclass(frozen=True)
@@ -119,11 +100,22 @@ class Engine:
         self._acceptors = Workers("vdisk-accept", lambda: _ACCEPTORS, log)
         self._timer = Timer("vdisk-timer", log)
         self._changed = threading.Condition()
+        self._restraint = Restraint(self._changed, self._timer)
         self._locks = LockTable()
         self._book = Book(clock)
-        self._awaited: dict[Key, set[str]] = {}
+        self._awaited = Awaited()
         self._looking = False
-        self._busy_until = 0.0
+        self._runner = Runner(
+            cluster,
+            self._executor,
+            self.guards,
+            self.meter,
+            self._changed,
+            clock,
+            log,
+            answer=self._answer,
+            stopping=lambda: self._stopping,
+        )
         self._recovery = Recovery(cluster, self._workers, self._timer, self._changed, self._go_on, log)
         self._stopping = False
 
@@ -142,8 +134,7 @@ class Engine:
             limit = self._settings.queue_limit()
             if self._book.unanswered >= limit or len(self._book.live) >= limit * _BACKGROUND_SHARE:
                 raise Throttled(f"{len(self._book.live)} operations are queued already; try again later")
-            if sum(self._workers.load()) > self._settings.workers() * _BUSY:
-                self._hold_reapers()
+            self._restraint.asked(self._workers, self._settings.workers(), self._reapers)
             operation = Operation(self._new_id(), request, self._clock())
             self._book.open(operation)
             if not self._recovery.hold_back(operation):
@@ -173,7 +164,7 @@ class Engine:
         busy = self._workers.load()[0] > 0
         if wait_for(accepted, 0 if busy else _ACCEPT_SOON):
             return settled()
-        self._acceptors.submit(operation.request.where.pool_id, partial(self._accept, operation))
+        self._acceptors.submit(operation.request.where.pool_id, partial(self._runner.accept, operation))
         if not wait_for(accepted, ACCEPT_SECONDS):
             raise NotReady(
                 f"operation {operation.id} is queued but not durable yet, because pool "
@@ -204,6 +195,11 @@ class Engine:
         """Return operations under way and lately finished, oldest first; requests that were refused are no news."""
         with self._changed:
             return self._book.listed()
+
+    def unfinished(self) -> list[Operation]:
+        """Return operations that are stuck or under way."""
+        with self._changed:
+            return self._book.unfinished()
 
     def lookup(self, op_id: str) -> Operation | None:
         """Return one operation, None when it does not exist or ended long ago."""
@@ -262,7 +258,7 @@ class Engine:
                 return operation
             operation.abort = operation.abort or error
             if operation.state is State.QUEUED and not operation.durable and not operation.accepting:
-                operation.state, operation.error = State.FAILED, error
+                operation.error, operation.state = error, State.FAILED
                 self._end(operation)
             elif operation.state is State.QUEUED or operation.state is State.WAITING:
                 self._dispatch(operation)
@@ -341,10 +337,13 @@ class Engine:
         if not all(stopped):
             self._log.warning("some operations are still inside a call to the cluster; they are left to their intents")
 
-    def _go_on(self, resumed: list[Operation], arrived: list[Operation]) -> None:
+    def _go_on(self, resumed: list[Operation | UnreadableIntent], arrived: list[Operation]) -> None:
         """Queue what an earlier life of the module had begun, and behind it what came since. Caller holds the lock."""
         for operation in resumed:
-            if self._book.get(operation.id) is None:
+            if isinstance(operation, UnreadableIntent):
+                # It holds what it needs until a version comes that can read it.
+                self._locks.enqueue(operation.id, operation.locks)
+            elif self._book.get(operation.id) is None:
                 self._book.open(operation)
                 self._admit(operation)
                 self.meter.resumed()
@@ -366,7 +365,11 @@ class Engine:
         if operation.state is not State.QUEUED or operation.attempts:
             return
         blockers = self._locks.blockers(operation.id)
-        operation.waiting_for = [f"operation {op_id}" for op_id in blockers]
+        others = {intent.id for intent in self._recovery.unreadable.values()} if blockers else set()
+        operation.waiting_for = [
+            f"operation {op_id}" + (", which another version of vdisk began" if op_id in others else "")
+            for op_id in blockers
+        ]
         if blockers:
             operation.waiting_since = operation.waiting_since or self._clock()
         else:
@@ -380,27 +383,9 @@ class Engine:
         pool = self._background_of(operation) if operation.answered else self._workers
         pool.submit(operation.request.where.pool_id, partial(self._run, operation))
 
-    def _hold_reapers(self) -> None:
-        """Let answers come first for a while. Caller holds the lock."""
-        now = time.monotonic()
-        held, self._busy_until = now < self._busy_until, now + _HELD_SECONDS
-        if not held:
-            self._timer.after(_HELD_SECONDS, self._free_reapers)
-
-    def _free_reapers(self) -> None:
-        with self._changed:
-            left = self._busy_until - time.monotonic()
-            if left > 0:
-                self._timer.after(left, self._free_reapers)
-                return
-        self._reapers.nudge()
-
     def _reaper_threads(self) -> int:
         """Return how many threads may reclaim space just now."""
-        threads = self._settings.reaper.threads() or _PREPARING
-        if time.monotonic() >= self._busy_until or self._reapers.load()[0] > _HELD_AT_MOST:
-            return threads
-        return max(1, int(threads * _HELD_BACK))
+        return self._restraint.limit(self._settings.reaper.threads() or _PREPARING, self._reapers.load()[0])
 
     def _background_of(self, operation: Operation) -> Workers:
         return self._reapers if operation.request.removes else self._background
@@ -408,17 +393,14 @@ class Engine:
     def _run(self, operation: Operation, rest: tuple[Step, ...] = ()) -> None:
         """Carry an operation out, from its plan, or only the ``rest`` of the steps."""
         try:
-            if rest:
-                self._carry_out(operation, rest)
-                self._finish(operation, None)
-            else:
-                self._attempt(operation)
-        except _Stopping:
+            error = self._runner.run_rest(operation, rest) if rest else self._runner.run(operation)
+            self._finish(operation, error)
+        except Stopped:
             pass
-        except _Background as later:
+        except Answered as later:
             where = operation.request.where
             self._background_of(operation).submit(where.pool_id, partial(self._run, operation, later.steps))
-        except _Cancelled:
+        except TakenBack:
             with self._changed:
                 self._dispatch(operation)
         except Waiting as waiting:
@@ -428,116 +410,6 @@ class Engine:
         except Exception:
             self._log.exception("operation %s (%s %s)", operation.id, operation.request.kind, operation.target)
             self._failed(operation, Internal(f"operation {operation.id} met an unexpected error; see the mgr log"))
-
-    def _accept(self, operation: Operation) -> None:
-        """Make an operation durable before a worker is free for it, so that ``--wait 0`` can answer."""
-        with self._changed:
-            if operation.begun or operation.durable or operation.state.final or self._stopping:
-                return
-            operation.accepting = True
-        try:
-            self._persist(operation)
-        except VdiskError as error:
-            self._log.warning("operation %s: writing its intent failed: %s", operation.id, error.message)
-        finally:
-            with self._changed:
-                operation.accepting = False
-                self._changed.notify_all()
-
-    def _attempt(self, operation: Operation) -> None:
-        """Observe, plan, and carry out; the same for a new operation and for one that a crash cut anywhere."""
-        with self._changed:
-            operation.begun = True
-            self._changed.wait_for(lambda: not operation.accepting)
-        for _ in range(_REPLANS):
-            if operation.abort is not None:
-                if operation.durable:
-                    undo = operation.request.undo(self._cluster)
-                    with self._changed:
-                        operation.request = undo.request
-                    self._persist(operation)
-                    self._carry_out(operation, undo.steps, undoing=True)
-                self._finish(operation, None if operation.answered else operation.abort)
-                return
-            if operation.answered and self._gone_since(operation.request):
-                self._finish(operation, None)
-                return
-            plan = operation.request.plan(self._cluster)
-            self._admitted(operation, plan)
-            operation.size = plan.frees
-            if plan.request != operation.request or not operation.durable:
-                with self._changed:
-                    operation.request = plan.request
-                if any(not isinstance(step, Answer) for step in plan.steps):
-                    self._persist(operation)
-            try:
-                self._carry_out(operation, plan.steps)
-            except LostRace as lost:
-                self._log.info("operation %s: %s; planning again", operation.id, lost.message)
-                continue
-            self._finish(operation, None)
-            return
-        raise NotReady(f"{operation.target} is being changed by somebody else all the time")
-
-    def _admitted(self, operation: Operation, plan: Plan) -> None:
-        """Let the guards look at a plan. What they have wait is durable, so that nobody has to ask for it again."""
-        try:
-            self.guards.admit(plan)
-        except Waiting:
-            if not operation.durable:
-                with self._changed:
-                    operation.request = plan.request
-                self._persist(operation)
-            raise
-
-    def _gone_since(self, request: Request) -> bool:
-        """Tell whether somebody removed what a creation had answered with; it is not made a second time."""
-        return request.creates and self._cluster.lookup(request.where, request.target, request.name) != request.uuid
-
-    def _persist(self, operation: Operation) -> None:
-        with self._executor.failpoints(WRITE_INTENT):
-            self._cluster.fence()
-            self._cluster.put_intent(operation.request.where, operation.id, operation.to_intent())
-        with self._changed:
-            operation.durable = operation.recorded = True
-            self._changed.notify_all()
-
-    def _carry_out(self, operation: Operation, steps: tuple[Step, ...], undoing: bool = False) -> None:
-        try:
-            self._carry_out_each(operation, steps, undoing)
-        finally:
-            self._executor.let_go(steps)
-
-    def _carry_out_each(self, operation: Operation, steps: tuple[Step, ...], undoing: bool) -> None:
-        with self._changed:
-            operation.steps_done, operation.steps_total = 0, len(steps)
-        for number, step in enumerate(steps):
-            answering = isinstance(step, Answer) and not operation.answered
-            with self._changed:
-                if self._stopping:
-                    raise _Stopping
-                if operation.abort is not None and not undoing:
-                    raise _Cancelled
-                operation.step, operation.step_since = step.name, self._clock()
-            started = time.monotonic()
-            self._executor.run(step)
-            seconds = time.monotonic() - started
-            if not isinstance(step, Answer):
-                self.meter.step(operation.request.kind, step.name, seconds)
-            if isinstance(step, Answer) and step is not steps[-1] and operation.request.creates:
-                # What is answered and then removed by somebody must not be made again after a crash.
-                with self._changed:
-                    operation.answered = True
-                self._persist(operation)
-            with self._changed:
-                if not (isinstance(step, Answer) and any(record.name == step.name for record in operation.history)):
-                    operation.history.append(StepRecord(step.name, seconds))
-                operation.steps_done += 1
-                operation.progress = max(operation.progress, operation.steps_done / operation.steps_total)
-                if isinstance(step, Answer):
-                    self._answer(operation)
-            if answering and number + 1 < len(steps):
-                raise _Background(steps[number + 1 :])
 
     def _answer(self, operation: Operation) -> None:
         """Let the command answer and give back the locks that are held no longer. Caller holds the lock."""
@@ -557,16 +429,12 @@ class Engine:
                 self._consider(other)
 
     def _finish(self, operation: Operation, error: VdiskError | None) -> None:
-        """End an operation: erase its intent, give back its locks, remember it for a while."""
-        if operation.durable:
-            with self._executor.failpoints(ERASE_INTENT):
-                self._cluster.fence()
-                self._cluster.erase_intent(operation.request.where, operation.id)
+        """End an operation that ran to its end: give back its locks, wake what waited for it, remember it a while."""
         with self._changed:
             operation.durable = False
-            operation.state = State.DONE if error is None else State.FAILED
             operation.error = error
             operation.answered = operation.answered or error is None
+            operation.state = State.DONE if error is None else State.FAILED  # last: who sees it sees the others, too
             request = operation.request
             if isinstance(request, FlattenChain) and error is None:
                 self._wake(Key(request.where.pool_id, request.where.namespace, request.image_id))
@@ -580,7 +448,7 @@ class Engine:
         if isinstance(request, FlattenChain):
             self.guards.over(Key(request.where.pool_id, request.where.namespace, request.image_id))
         operation.step = operation.step_since = None
-        self._await(operation, frozenset())
+        self._awaited.wait_for(operation, frozenset())
         operation.waiting_for = []
         operation.waiting_since = None
         operation.finished_at = self._clock()
@@ -656,26 +524,15 @@ class Engine:
                 share = (operation.steps_done + waiting.done) / operation.steps_total
                 operation.progress = max(operation.progress, share)
             operation.waiting_since = operation.waiting_since or self._clock()
-            self._await(operation, waiting.keys)
+            self._awaited.wait_for(operation, waiting.keys)
             self._changed.notify_all()
             delay = min(waiting.most, _WAITING_BACKOFF[min(operation.attempts - 1, len(_WAITING_BACKOFF) - 1)])
             self._timer.after(delay, partial(self._resume, operation, operation.attempts))
             self._look_soon()
 
-    def _await(self, operation: Operation, keys: frozenset[Key]) -> None:
-        """Set what an operation waits for. Caller holds the lock."""
-        for key in operation.awaits - keys:
-            waiters = self._awaited.get(key, set())
-            waiters.discard(operation.id)
-            if not waiters:
-                self._awaited.pop(key, None)
-        for key in keys - operation.awaits:
-            self._awaited.setdefault(key, set()).add(operation.id)
-        operation.awaits = keys
-
     def _wake(self, gone: Key) -> None:
         """Go on with what waited for an image, and for nothing else any more. Caller holds the lock."""
-        for op_id in self._awaited.pop(gone, ()):
+        for op_id in self._awaited.gone(gone):
             operation = self._book.live.get(op_id)
             if operation is not None:
                 operation.awaits -= {gone}

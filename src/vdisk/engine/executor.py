@@ -66,69 +66,74 @@ class Executor:
 
     def _run(self, step: steps.Step) -> Waiting | None:
         """Carry out a step; returns what it set in motion and has to be waited for."""
-        do = self._effects
-        match step:
-            case steps.ReserveName(where, kind, name, uuid):
-                if not do.reserve(where, kind, name, uuid) and self._view.lookup(where, kind, name) != uuid:
-                    raise LostRace(f"{kind.value} name {name!r} in {where} was just taken by somebody else")
-            case steps.WriteEntry(where, kind, uuid, values):
-                do.write_entry(where, kind, uuid, dict(values))
-            case steps.CreateImage(where, image, size, layout):
-                do.create_image(where, image, size, layout)
-            case steps.CutSnapshot(where, image, snap):
-                with self._there(where, image):
-                    self._cuts.cut(where, image, snap)
-            case steps.CloneImage(where, parent, image, snap, child, layout):
-                with self._there(parent, image):
-                    self._cuts.clone(parent, image, snap, where, child, layout)
-            case steps.MakeGroup(where, group, images):
-                do.make_group(where, group, images)
-            case steps.CutGroup(where, group, seals):
-                do.cut_group(where, group, seals)
-            case steps.CloneMember(where, group, image, child, layout):
-                do.clone_member(where, group, image, child, layout)
-            case steps.DropGroup(where, group):
-                do.drop_group(where, group)
-            case steps.GrowImage(where, image, size):
-                do.grow(where, image, size)
-            case steps.StoreImageId(where, kind, uuid, image):
-                do.write_entry(where, kind, uuid, {"csi.imageid": self._id_of(where, image)})
-            case steps.DropSnapshot(where, image_id, snap):
-                self._cuts.drop(where, image_id, snap)
-            case steps.PurgeSnapshot(where, image_id, snap_id):
-                do.purge(where, image_id, snap_id)
-            case steps.Seal(where, image):
-                do.seal(where, image)
-            case steps.RemoveUnfinished(where, image, image_id):
-                do.remove_unfinished(where, image, image_id)
-            case steps.TrashImage(where, image, until):
-                do.trash(where, image, max(0, math.ceil(until - time.time())))
-            case steps.FlattenImage(where, image, image_id):
-                self._flatten(where, image, image_id)
-            case steps.RestoreImage(where, image_id, image):
-                do.restore_image(where, image_id, image)
-            case steps.PutRecord(where, store, key, value):
-                do.put_records(where, store, {key: value})
-            case steps.EraseRecord(where, store, key):
-                do.erase_records(where, store, [key])
-            case steps.EraseRecords(where, store, prefix):
-                do.erase_prefix(where, store, prefix)
-            case steps.MarkAdopted(where, image, value):
-                do.put_records(where, Store.IMAGES, {self._id_of(where, image): value})
-            case steps.CancelTask(_, task_id):
-                do.cancel_task(task_id)
-            case steps.RemoveEntry(where, kind, uuid):
-                do.remove_entry(where, kind, uuid)
-            case steps.ReleaseName(where, kind, name, uuid):
-                do.release(where, kind, name, uuid)
-            case steps.AwaitChildren(where, image_id):
-                self._await_children(where, image_id)
-            case steps.QueueRemoval(where, image_id):
-                return self._remove(where, image_id)
-            case steps.Answer():
-                pass
-            case _:
-                raise Internal(f"no way to carry out step {step.name}")
+        do, where = self._effects, step.where
+        if isinstance(step, steps.ReserveName):
+            if (
+                not do.reserve(where, step.kind, step.request_name, step.uuid)
+                and self._view.lookup(where, step.kind, step.request_name) != step.uuid
+            ):
+                raise LostRace(
+                    f"{step.kind.value} name {step.request_name!r} in {where} was just taken by somebody else"
+                )
+        elif isinstance(step, steps.WriteEntry):
+            do.write_entry(where, step.kind, step.uuid, dict(step.values))
+        elif isinstance(step, steps.CreateImage):
+            do.create_image(where, step.image, step.size, step.layout)
+        elif isinstance(step, steps.CutSnapshot):
+            with self._there(where, step.image):
+                self._cuts.cut(where, step.image, step.snap)
+        elif isinstance(step, steps.CloneImage):
+            with self._there(step.parent, step.image):
+                self._cuts.clone(step.parent, step.image, step.snap, where, step.child, step.layout)
+        elif isinstance(step, steps.MakeGroup):
+            do.make_group(where, step.group, step.images)
+        elif isinstance(step, steps.CutGroup):
+            do.cut_group(where, step.group, step.seals)
+        elif isinstance(step, steps.CloneMember):
+            do.clone_member(where, step.group, step.image, step.child, step.layout)
+        elif isinstance(step, steps.DropGroup):
+            do.drop_group(where, step.group)
+        elif isinstance(step, steps.GrowImage):
+            with self._there(where, step.image):
+                do.grow(where, step.image, step.size)
+        elif isinstance(step, steps.StoreImageId):
+            do.write_entry(where, step.kind, step.uuid, {"csi.imageid": self._id_of(where, step.image)})
+        elif isinstance(step, steps.DropSnapshot):
+            self._cuts.drop(where, step.image_id, step.snap)
+        elif isinstance(step, steps.PurgeSnapshot):
+            do.purge(where, step.image_id, step.snap_id)
+        elif isinstance(step, steps.Seal):
+            do.seal(where, step.image)
+        elif isinstance(step, steps.RemoveUnfinished):
+            do.remove_unfinished(where, step.image, step.image_id)
+        elif isinstance(step, steps.TrashImage):
+            do.trash(where, step.image, max(0, math.ceil(step.until - time.time())))
+        elif isinstance(step, steps.FlattenImage):
+            self._flatten(where, step.image, step.image_id)
+        elif isinstance(step, steps.RestoreImage):
+            do.restore_image(where, step.image_id, step.image)
+        elif isinstance(step, steps.PutRecord):
+            do.put_records(where, step.store, {step.key: step.value})
+        elif isinstance(step, steps.EraseRecord):
+            do.erase_records(where, step.store, [step.key])
+        elif isinstance(step, steps.EraseRecords):
+            do.erase_prefix(where, step.store, step.prefix)
+        elif isinstance(step, steps.MarkAdopted):
+            do.put_records(where, Store.IMAGES, {self._id_of(where, step.image): step.value})
+        elif isinstance(step, steps.CancelTask):
+            do.cancel_task(step.task_id)
+        elif isinstance(step, steps.RemoveEntry):
+            do.remove_entry(where, step.kind, step.uuid)
+        elif isinstance(step, steps.ReleaseName):
+            do.release(where, step.kind, step.request_name, step.uuid)
+        elif isinstance(step, steps.AwaitChildren):
+            self._await_children(where, step.image_id)
+        elif isinstance(step, steps.QueueRemoval):
+            return self._remove(where, step.image_id)
+        elif isinstance(step, steps.Answer):
+            pass
+        else:
+            raise Internal(f"no way to carry out step {step.name}")
         return None
 
     @contextmanager
@@ -152,9 +157,15 @@ class Executor:
         return image_id
 
     def _flatten(self, where: Location, image: str, image_id: str) -> None:
-        """Queue the task, again if somebody cancelled it, and wait for its end."""
+        """Queue the task, again if somebody cancelled it, and wait for its end.
+
+        Not while vdisk has the image open and locked for a cut: librbd hands a flattening over to whoever has the lock,
+        and rbd_support was seen to abort the mgr as it closed an image after that (AsyncOpTracker).
+        """
         if not self._attached(where, image_id):
             return
+        if self._cuts.under_way(where, image):
+            raise Waiting([f"a snapshot of {where}/{image} that is being taken"], most=_LOOK_SECONDS)
         self._effects.flatten(where, image, image_id)
         if self._attached(where, image_id):
             done = self._effects.flatten_progress(where, image)
@@ -178,9 +189,10 @@ class Executor:
             return f"image id {child.image_id} in pool id {child.pool_id}"
         there = Location(where.pool_id, where.pool, child.namespace)
         try:
-            image = self._view.find_id(there, child.image_id)
+            found = self._view.name_of(there, child.image_id)
         except NotFound:
-            image = None
-        if image is None:
+            found = None
+        if found is None:
             return f"{there} image id {child.image_id}"
-        return f"{there}/{image.name}" + (f" (in the trash as {image.id})" if image.trashed else "")
+        name, trashed = found
+        return f"{there}/{name}" + (f" (in the trash as {child.image_id})" if trashed else "")

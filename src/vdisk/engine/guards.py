@@ -85,16 +85,22 @@ class Guards:
         self._near: OrderedDict[tuple[int, str, str, str], Near] = OrderedDict()
 
     def admit(self, plan: Plan) -> None:
-        """Begin the flattening that a plan makes needful.
+        """Begin the flattening that a plan makes needful, for all that it clones side by side.
 
         Raises :class:`Waiting` for a plan that would pass a hard bound, and ``Unsupported`` for one that would and
         where nothing can be flattened.
         """
-        clones = plan.clones
-        if clones is not None:
-            self._admit_depth(clones)
-            if clones.cut:
-                self._admit_count(clones)
+        waits = [
+            found
+            for clones in plan.clones
+            for found in (self._admit_depth(clones), self._admit_count(clones) if clones.cut else None)
+            if found is not None
+        ]
+        if waits:
+            raise Waiting(
+                [reason for found in waits for reason in found.waiting_for],
+                [key for found in waits for key in found.keys],
+            )
 
     def over(self, key: Key) -> None:
         """Take note that the flattening of an image has ended."""
@@ -121,11 +127,11 @@ class Guards:
 
     # -- chains --------------------------------------------------------------------------------------------------
 
-    def _admit_depth(self, clones: Clones) -> None:
+    def _admit_depth(self, clones: Clones) -> Waiting | None:
         soft, hard = self._settings.depth_soft(), self._settings.depth_hard()
         lowest = min((bound for bound in (soft, hard and hard + 1) if bound), default=0)
         if not lowest or self._known_depth(clones.image) + 1 < lowest:
-            return
+            return None
         chain = self._chain(clones)
         deep = len(chain)
         if deep >= self._settings.near_depth():
@@ -134,14 +140,14 @@ class Guards:
         if chosen is not None:
             self._flatten([chosen])
         if not hard or deep <= hard:
-            return
+            return None
         place = f"{clones.where}/{clones.image.name}"
         if chosen is None:
             raise Unsupported(
                 f"a clone of {place} would have a chain of {deep} parents, {hard} are allowed (option "
                 "clone_depth_hard), and none of them can be flattened: they lack the feature deep-flatten"
             )
-        raise Waiting(
+        return Waiting(
             [
                 f"a chain of clones to be flattened: that of {place} would have {deep} parents, and {hard} are "
                 f"allowed (option clone_depth_hard); {chosen[0]}/{chosen[1].name} is being flattened"
@@ -204,24 +210,24 @@ class Guards:
 
     # -- snapshots -----------------------------------------------------------------------------------------------
 
-    def _admit_count(self, clones: Clones) -> None:
+    def _admit_count(self, clones: Clones) -> Waiting | None:
         soft, hard = self._settings.snapshots_soft(), self._settings.snapshots_hard()
         count = len(clones.image.snaps)
         if count < min((bound for bound in (soft, hard) if bound), default=count + 1):
-            return
+            return None
         if count >= self._settings.near_snapshots():
             self._note(Near(clones.where, clones.image.id, clones.image.name, "snapshots", count))
         chosen = self._choose_clones(clones.image)
         self._flatten(chosen)
         if not hard or count < hard:
-            return
+            return None
         place = f"{clones.where}/{clones.image.name}"
         if not chosen:
             raise Unsupported(
                 f"image {place} has {count} snapshots, {hard} are allowed (option snapshots_hard), and none of them is "
                 "kept by a clone alone that could be flattened: remove some"
             )
-        raise Waiting(
+        return Waiting(
             [
                 f"snapshots to go: {place} has {count}, and {hard} are allowed (option snapshots_hard); "
                 f"{', '.join(f'{where}/{image.name}' for where, image in chosen)} is being flattened"
@@ -258,7 +264,7 @@ class Guards:
             return 0
         if image.trashed:
             return 1
-        return 3 if any(not watcher.mgr for watcher in self._cluster.watchers(where, image.id)) else 2
+        return 3 if any(watcher.uses for watcher in self._cluster.watchers(where, image.id)) else 2
 
     def _flatten(self, images: Iterable[tuple[Location, Image]]) -> None:
         for where, image in images:

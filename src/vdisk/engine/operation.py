@@ -9,13 +9,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..lifecycle.base import Request
-from ..lifecycle.registry import request_from_dict, request_to_dict
+from ..lifecycle.registry import request_from_dict, request_to_dict, request_to_intent
 from ..model.errors import VdiskError, error_from_dict
 from ..model.objects import rfc3339
 from .waiting import Key
 
-#: Version of the intent format.
+#: Version of the intent format. It is raised for what an older version must not leave out of account.
 INTENT_VERSION = 1
+#: What an intent says of a lock that it holds.
+EXCLUSIVE, SHARED = "exclusive", "shared"
 
 
 class State(enum.Enum):
@@ -52,7 +54,7 @@ class Operation:
     ``answered`` says that the command's answer is true by now, ``durable`` that the intent is written, ``recorded``
     that it ever was, ``begun`` that a worker has taken it, ``accepting`` that its intent is being written before one
     did, ``abort`` that the request failed with that error and what it left is being undone, and ``counted`` that the
-    time to its answer was counted.
+    time to its answer was counted. ``beside`` is what else a later version wrote into the intent; it stays there.
     """
 
     id: str
@@ -80,6 +82,7 @@ class Operation:
     begun: bool = False
     accepting: bool = False
     counted: bool = False
+    beside: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def stuck(self) -> bool:
@@ -97,7 +100,10 @@ class Operation:
         return f"{self.request.where}/{self.request.name or self.request.uuid}"
 
     def to_dict(self, details: bool = False) -> dict[str, Any]:
-        """Return the JSON form, with ``details`` the steps and their timings too."""
+        """Return the JSON form, with ``details`` the steps and their timings too.
+
+        Read while the engine goes on: the state before the error, which is written before it.
+        """
         result: dict[str, Any] = {
             "id": self.id,
             "kind": self.request.kind,
@@ -127,17 +133,24 @@ class Operation:
     def to_intent(self) -> str:
         """Return the durable form."""
         abort = None if self.abort is None else self.abort.to_dict()["error"]
+        locks = (lock for lock in self.request.locks() if lock.to_the_end or not self.answered)
         return json.dumps(
             {
+                **self.beside,
                 "v": INTENT_VERSION,
                 "kind": self.request.kind,
-                "request": request_to_dict(self.request),
+                "request": request_to_intent(self.request),
                 "started_at": self.started_at,
                 "answered": self.answered,
                 "abort": abort,
+                # For versions that can't read the rest: nothing of theirs is to come between.
+                "locks": {lock.key: SHARED if lock.shared else EXCLUSIVE for lock in locks},
             },
             sort_keys=True,
         )
+
+
+_FIELDS = frozenset({"v", "kind", "request", "started_at", "answered", "abort", "locks"})
 
 
 def operation_from_intent(op_id: str, text: str) -> Operation:
@@ -147,10 +160,14 @@ def operation_from_intent(op_id: str, text: str) -> Operation:
         raise ValueError(f"format version {data.get('v') if isinstance(data, Mapping) else None!r}")
     try:
         request = request_from_dict(data["kind"], data["request"])
+        list(request.locks())  # of a value that this version does not know: found out now
         abort = None if data["abort"] is None else error_from_dict(data["abort"])
-        answered, started_at = bool(data["answered"]), float(data["started_at"])
+        # What came after the first version has a default here as well.
+        answered, started_at = bool(data.get("answered")), float(data["started_at"])
+        beside = {key: value for key, value in data.items() if key not in _FIELDS}
         return Operation(
-            op_id, request, started_at, answered=answered, durable=True, recorded=True, abort=abort, counted=answered
-        )
+            op_id, request, started_at, answered=answered, durable=True, recorded=True, abort=abort, counted=answered,
+            beside=beside,
+        )  # fmt: skip
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"field {error}") from error

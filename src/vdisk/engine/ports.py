@@ -180,8 +180,8 @@ class Surveys(Protocol):
     def survey_groups(self, where: Location) -> Iterator[str]:
         """Yield the name of every RBD group."""
 
-    def survey_trash(self, where: Location) -> Iterator[Trashed]:
-        """Yield every entry of the trash."""
+    def survey_trash(self, where: Location, after: str = "") -> Iterator[Trashed]:
+        """Yield every entry of the trash that follows the image id ``after``, in the order of ids."""
 
     def survey_records(self, where: Location, store: Store, after: str = "") -> Iterator[tuple[str, str]]:
         """Yield every (key, record) of a store that follows the key ``after``, in the order of keys."""

@@ -74,6 +74,7 @@ class Reaper:
         self._clock = clock
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
+        self._turnstile = threading.Lock()
         self._stopping = False
         self._given: dict[Key, _Given] = {}
         self._seen: dict[tuple[int, str], tuple[float, Mapping[str, str]]] = {}
@@ -81,7 +82,8 @@ class Reaper:
         self._taken_back: set[Key] = set()
         self._lanes = Lanes(clock)
         self._lane_of: dict[Key, Key] = {}
-        self._next_start = self._asked = 0.0
+        self._last_start = float("-inf")
+        self._asked = 0.0
         self._busy = 0
         self._ended: deque[float] = deque()
         self.removed = 0
@@ -186,6 +188,11 @@ class Reaper:
             self._stopping = True
             self._changed.notify_all()
 
+    def settings_changed(self) -> None:
+        """Have those who wait look at the settings again, which may hold them up no longer, or not as long."""
+        with self._changed:
+            self._changed.notify_all()
+
     def _drop(self, key: Key) -> None:
         """Free a place in the window."""
         with self._changed:
@@ -214,10 +221,16 @@ class Reaper:
             self.look()
 
     def _give(self, where: Location, key: Key) -> str | None:
-        """Add the task; None when the image is gone."""
+        """Add the task; None when the image is gone, or when rbd_support does not take it and vdisk can do without."""
         task = None
         try:
             task = self._effects.queue_removal(where, key.image_id)
+        except VdiskError as error:
+            if self._settings.threads() == 0:
+                raise
+            self._log.info(
+                "rbd_support does not take %s/%s (%s); vdisk removes it itself", where, key.image_id, error.message
+            )
         finally:
             with self._changed:
                 self._overlook(where.pool_id, where.namespace)
@@ -273,16 +286,16 @@ class Reaper:
             self._log.info("looking at the tasks of rbd_support failed: %s", error.message)
 
     def _throttle(self) -> None:
-        """Wait for the next start that the rate allows."""
-        rate = self._settings.rate()
-        if rate <= 0:
-            return
-        with self._changed:
-            now = self._clock()
-            start = max(now, self._next_start)
-            self._next_start = start + 1.0 / rate
-            if self._changed.wait_for(lambda: self._stopping, start - now):
-                raise NotReady("vdisk is stopping on this mgr")
+        """Wait for the next start that the rate allows; only the first in the row does, the others wait for it."""
+        with self._turnstile, self._changed:
+            while not self._stopping:
+                rate, now = self._settings.rate(), self._clock()
+                left = self._last_start + 1.0 / rate - now if rate > 0 else 0.0
+                if left <= 0:
+                    self._last_start = now
+                    return
+                self._changed.wait(min(left, threading.TIMEOUT_MAX))
+            raise NotReady("vdisk is stopping on this mgr")
 
     def _count(self) -> None:
         with self._lock:

@@ -5,49 +5,25 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-from ..model.errors import NotFound, Unsupported, VdiskError
+from ..model.errors import NotFound, VdiskError
 from ..model.observed import Location
 from .operation import Operation, operation_from_intent
 from .ports import Cluster
+from .unreadable import UnreadableIntent, unreadable_intent
 from .workers import Timer, Workers
 
 #: Seconds before the next try, the last one repeated.
 _BACKOFF = (0.1, 0.3, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 
-@dataclass(frozen=True)
-class UnreadableIntent:
-    """An intent that this version can't read: kept, reported, never guessed at."""
-
-    where: Location
-    id: str
-    reason: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form, with the fields of an operation."""
-        error = Unsupported(f"this version can't read the intent ({self.reason}); it is kept as it is")
-        return {
-            "id": self.id,
-            "kind": None,
-            "target": str(self.where),
-            "state": "unreadable",
-            "step": None,
-            "progress": 0.0,
-            "waiting_for": [],
-            "started_at": None,
-            "error": error.to_dict()["error"],
-        }
-
-
 class Recovery:
     """Loads intents and holds back what comes for a location whose intents are not loaded yet.
 
-    ``changed`` is the engine's lock; ``go_on`` is called under it with (operations from intents, operations that were
-    held back). One pool that hangs or fails holds up no other.
+    ``changed`` is the engine's lock; ``go_on`` is called under it with (operations from intents, and intents that can't
+    be read, in the order in which they were begun; operations that were held back). One pool that hangs or fails holds
+    up no other.
     """
 
     def __init__(
@@ -56,7 +32,7 @@ class Recovery:
         workers: Workers,
         timer: Timer,
         changed: threading.Condition,
-        go_on: Callable[[list[Operation], list[Operation]], None],
+        go_on: Callable[[list[Operation | UnreadableIntent], list[Operation]], None],
         log: logging.Logger,
     ) -> None:
         self._cluster = cluster
@@ -66,8 +42,11 @@ class Recovery:
         self._go_on = go_on
         self._log = log
         self._held_back: dict[tuple[int, str], list[Operation]] = {}
-        self._unlisted: set[int | None] = set()
-        """Ids of the pools whose namespaces are not known yet; None while the pools themselves are not."""
+        self._unlisted: set[int | None] = {None}
+        """Ids of the pools whose namespaces are not known yet; None while the pools themselves are not.
+
+        That is so before the start, too: commands are answered already, and who asks must not hear that all is read.
+        """
         self.loaded: set[tuple[int, str]] = set()
         """(pool id, namespace) of the locations whose intents were loaded."""
         self.unreadable: dict[tuple[Location, str], UnreadableIntent] = {}
@@ -141,17 +120,18 @@ class Recovery:
         with self._changed:
             key = (where.pool_id, where.namespace)
             self.loaded.add(key)
-            resumed = [found for op_id, text in intents.items() if (found := self._read(where, op_id, text))]
-            resumed.sort(key=lambda operation: operation.started_at)
-            self._go_on(resumed, self._held_back.pop(key, []))
+            found = [self._read(where, op_id, text) for op_id, text in intents.items()]
+            found.sort(key=lambda operation: operation.started_at)
+            self._go_on(found, self._held_back.pop(key, []))
 
-    def _read(self, where: Location, op_id: str, text: str) -> Operation | None:
+    def _read(self, where: Location, op_id: str, text: str) -> Operation | UnreadableIntent:
+        """Return what an intent holds. Caller holds the lock."""
         try:
             return operation_from_intent(op_id, text)
         except ValueError as error:
-            self.unreadable[where, op_id] = UnreadableIntent(where, op_id, str(error))
+            found = self.unreadable[where, op_id] = unreadable_intent(where, op_id, text, str(error))
             self._log.error("intent %s in %s is kept but can't be read: %s", op_id, where, error)
-            return None
+            return found
 
     def _later(self, attempt: int, where: Location, job: Callable[[], None]) -> None:
         delay = _BACKOFF[min(attempt, len(_BACKOFF) - 1)]

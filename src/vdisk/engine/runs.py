@@ -194,7 +194,7 @@ class Runs:
         entries = self._cluster.entries(where, Kind.SNAPSHOT, [made.snaps[at] for at in moments])
         own = {
             at
-            for at, entry in zip(moments, entries, strict=True)
+            for at, entry in zip(moments, entries)
             if entry is not None and entry.name == schedule.snapshot_name(volume, at)
         }
         self._forget(where, schedule, volume, set(moments) - own)

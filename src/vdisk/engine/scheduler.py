@@ -374,7 +374,7 @@ class Scheduler:
         here = replace(where, journal=schedule.journal)
         entries = self._cluster.entries(here, Kind.VOLUME, [uuid for _, uuid in names])
         # One that is being made, or was removed meanwhile, is none of a pool's volumes.
-        there = [(name, uuid) for (name, uuid), entry in zip(names, entries, strict=True) if entry and entry.image_id]
+        there = [(name, uuid) for (name, uuid), entry in zip(names, entries) if entry and entry.image_id]
         jobs = (self._runs.job(where, schedule, run.due, uuid, name) for name, uuid in there)
         for job in self._runs.drive(jobs):
             if job.removed:

@@ -142,6 +142,7 @@ class AdoptSnapshot(Creation):
     source: str
     snap: str
     layout: Layout
+    unfinished_id: str = ""
 
     def locks(self) -> Sequence[Lock]:
         """The name and the image until it is sealed, the source until the answer."""
@@ -184,7 +185,7 @@ class AdoptSnapshot(Creation):
                 Answer(self.where),
                 Seal(self.where, request.image),
             ),
-            clones=Clones(self.where, source),
+            clones=(Clones(self.where, source),),
         )
 
     def undo(self, view: View) -> Plan:

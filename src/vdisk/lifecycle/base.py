@@ -25,11 +25,17 @@ class View(Protocol):
     def find(self, where: Location, name: str) -> Image | None:
         """Return an image outside of the trash."""
 
+    def entry_and_image(self, where: Location, kind: Kind, uuid: str) -> tuple[Entry | None, Image | None]:
+        """Return a journal object, and the image outside of the trash that has the standard name of that uuid."""
+
     def image_id(self, where: Location, name: str) -> str | None:
         """Return the id of an image outside of the trash."""
 
     def find_id(self, where: Location, image_id: str) -> Image | None:
         """Return an image by id, in the trash or not; of one that is half removed there, what remains."""
+
+    def name_of(self, where: Location, image_id: str) -> tuple[str, bool] | None:
+        """Return the name of an image by id, and whether it is in the trash."""
 
     def partial(self, where: Location, name: str) -> str | None:
         """Return the id of an image that is there in name only: its creation was cut short before its header."""
@@ -107,7 +113,7 @@ def cut_lock(where: Location, image: str) -> Lock:
 
 @dataclass(frozen=True)
 class Clones:
-    """The image that a plan makes a clone of, and whether it is cut for that: what guards of chains and counts need."""
+    """An image that a plan makes a clone of, and whether it is cut for that: what guards of chains and counts need."""
 
     where: Location
     image: Image
@@ -126,7 +132,7 @@ class Plan:
     steps: tuple[Step, ...]
     frees: int = 0
     """Size in bytes of the image that a removal is about."""
-    clones: Clones | None = None
+    clones: tuple[Clones, ...] = ()
 
 
 @dataclass(frozen=True)

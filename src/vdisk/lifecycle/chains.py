@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
+from typing import Optional
 
 from ..model.errors import NotFound
 from ..model.observed import Image, Location, Parent
@@ -12,7 +13,7 @@ _MAX_DEPTH = 64
 
 Key = tuple[int, str, str]
 """Pool id, namespace, image id."""
-Load = Callable[[Location, str], Image | None]
+Load = Callable[[Location, str], Optional[Image]]
 """Returns the image of an id, in the trash or not."""
 
 

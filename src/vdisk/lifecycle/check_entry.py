@@ -11,7 +11,6 @@ from ..model.observed import Entry, Image
 from ..model.records import Store, mark_from_text
 from .check_look import Look, Verdict, finding
 from .steps import (
-    DropSnapshot,
     ReleaseName,
     RemoveEntry,
     RemoveUnfinished,
@@ -22,6 +21,7 @@ from .steps import (
     StoreImageId,
     WriteEntry,
 )
+from .volume_clone import drop_cut
 
 _NO_RISK = "none: nothing that holds data is removed"
 
@@ -369,13 +369,11 @@ def _missing(facts: _Facts, entry: Entry) -> Iterator[Verdict]:
 
 def _never_made(facts: _Facts, entry: Entry, objects: list[str]) -> Verdict:
     look, where = facts.look, facts.look.where
-    steps: list[Step] = []
-    cut = None
+    source = cut = None
     if facts.kind is Kind.SNAPSHOT and entry.source is not None:
         source = look.view.find(where, entry.source)
         cut = source.snap(facts.image) if source is not None else None
         if source is not None and cut is not None:
-            steps.append(DropSnapshot(where, source.id, facts.image))
             objects = [*objects, f"image {where}/{source.name}@{facts.image}"]
     trouble = Trouble.SNAPSHOT_NEVER_CUT if facts.kind is Kind.SNAPSHOT else Trouble.RESERVED_WITHOUT_IMAGE
     return Verdict(
@@ -387,5 +385,5 @@ def _never_made(facts: _Facts, entry: Entry, objects: list[str]) -> Verdict:
             "told of that snapshot",
             automatic=cut is None, source=entry.source, cut=cut is not None,
         ),
-        (*steps, *facts.forget()),
+        (*drop_cut(where, source, facts.image), *facts.forget()),
     )  # fmt: skip

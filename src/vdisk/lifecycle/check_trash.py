@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from ..model.findings import Subject, SubjectKind, Trouble
 from ..model.observed import Task
 from ..model.records import Store, kept_from_text
@@ -17,21 +19,11 @@ _ACTIONS = {"trash remove": True, "flatten": False, "remove": False}
 
 def judge(look: Look, subject: Subject) -> list[Verdict]:
     """Return what is wrong with any subject, looked at now."""
-    match subject.kind:
-        case SubjectKind.VOLUME | SubjectKind.SNAPSHOT:
-            return judge_entry(look, subject)
-        case SubjectKind.GROUP:
-            return judge_group(look, subject)
-        case SubjectKind.IMAGE:
-            return judge_image(look, subject)
-        case SubjectKind.TRASH:
-            return judge_trash(look, subject)
-        case SubjectKind.TASK:
-            return judge_task(look, subject)
-        case SubjectKind.RECORD:
-            return judge_record(look, subject)
-        case _:
-            return []  # an intent or a directory: told of, never repaired
+    if subject.kind in (SubjectKind.VOLUME, SubjectKind.SNAPSHOT):
+        return judge_entry(look, subject)
+    # An intent or a directory is told of, never repaired.
+    judging = _JUDGES.get(subject.kind)
+    return judging(look, subject) if judging is not None else []
 
 
 def judge_trash(look: Look, subject: Subject) -> list[Verdict]:
@@ -129,3 +121,12 @@ def judge_record(look: Look, subject: Subject) -> list[Verdict]:
             (EraseRecord(look.where, Store.TRASH, subject.key),),
         )
     ]  # fmt: skip
+
+
+_JUDGES: Mapping[SubjectKind, Callable[[Look, Subject], list[Verdict]]] = {
+    SubjectKind.GROUP: judge_group,
+    SubjectKind.IMAGE: judge_image,
+    SubjectKind.TRASH: judge_trash,
+    SubjectKind.TASK: judge_task,
+    SubjectKind.RECORD: judge_record,
+}

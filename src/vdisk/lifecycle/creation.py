@@ -8,7 +8,7 @@ own unfinished work and is made anew; an image under anyone else's uuid is someb
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import ClassVar, TypeVar
 
 from ..model.errors import AlreadyExists, Internal, NotFound
@@ -21,18 +21,25 @@ from .steps import ReleaseName, RemoveEntry, RemoveUnfinished, ReserveName, Step
 
 @dataclass(frozen=True)
 class Creation(Request):
-    """A request that makes a volume or snapshot.
-
-    ``unfinished_id`` is the id of an image that an earlier try of this request began, settled by the plan that removes
-    it: a removal that is cut in the trash leaves nothing else that leads to the image.
-    """
+    """A request that makes a volume or snapshot."""
 
     creates: ClassVar[bool] = True
 
-    unfinished_id: str = field(default="", kw_only=True)
+    @property
+    def unfinished_id(self) -> str:
+        """The id of an image that an earlier try of this request began, a last field with the default "" below.
+
+        The plan that removes the image settles it: a removal that is cut in the trash leaves nothing else that leads
+        there. (Keyword-only fields, with which it would be a field of this class, came with Python 3.10.)
+        """
+        raise NotImplementedError
 
 
 R = TypeVar("R", bound=Creation)
+
+
+def _settled(request: R, image_id: str | None) -> R:
+    return replace(request, unfinished_id=image_id or "")  # type: ignore[call-arg]  # a field of each class of R
 
 
 def new_locks(request: Request) -> list[Lock]:
@@ -96,7 +103,7 @@ def reservation(request: R, view: View) -> tuple[R, Reservation]:
     request, found = replace(request, uuid=uuid), Reservation(uuid, own, entry, image, partial)
     if found.own and not found.complete:
         found = replace(found, unfinished=_unfinished(request, view, image, partial))
-        request = replace(request, unfinished_id=found.unfinished or "")
+        request = _settled(request, found.unfinished)
     return request, found
 
 
@@ -194,7 +201,7 @@ def take_back(request: Creation, view: View, extra: Callable[[], Sequence[Step]]
     left = _unfinished(request, view, image, partial)
     steps: list[Step] = [] if left is None else [RemoveUnfinished(request.where, request.image, left)]
     return Plan(
-        replace(request, unfinished_id=left or ""),
+        _settled(request, left),
         (
             *steps,
             *extra(),

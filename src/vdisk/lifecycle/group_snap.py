@@ -1,10 +1,12 @@
 """Snapshot several volumes at one moment, and remove such a group snapshot.
 
 The moment is that of an RBD group's snapshot. The group is there for nothing else: what it holds of each image is
-cloned into an ordinary snapshot, and then it goes. The journal object names the members last, which completes it.
+cloned into an ordinary snapshot. The journal object names the members last, which completes it; then comes the answer,
+and after it the group goes: librbd may take ten seconds to get the lock of a volume that is written to all the time.
 
-Until then a complete cut is kept and what is missing is made of it; without one (a crash came before it, or into it) it
-is taken anew, and everything that was made of an earlier one with it: a group snapshot never mixes two moments.
+Until the names are there a complete cut is kept and what is missing is made of it; without one (a crash came before it,
+or into it) it is taken anew, and everything that was made of an earlier one with it: a group snapshot never mixes two
+moments.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from ..model.handles import decode_handle
 from ..model.layout import Layout
 from ..model.names import Kind
 from ..model.observed import EXCLUSIVE_LOCK, Entry, Image
-from .base import Lock, Plan, Request, View, image_lock, name_lock
+from .base import Clones, Lock, Plan, Request, View, image_lock, name_lock
 from .creation import image_steps, journal_steps, reservation, take_back
 from .removal import RemoveSnapshot
 from .snap_create import CreateSnapshot
@@ -76,16 +78,22 @@ class _Group(Request):
 
 @dataclass(frozen=True)
 class CreateGroup(_Group):
-    """A snapshot of every member's volume, all of one moment. Ready once all clones exist; sealed after that."""
+    """A snapshot of every member's volume, all of one moment. Ready once all clones exist; sealed after that.
+
+    The volumes are nobody else's until the end: as long as one is in the RBD group, it can't be in another one, nor go.
+    """
 
     kind: ClassVar[str] = "group snap create"
     creates: ClassVar[bool] = True
 
     layout: Layout = field(default_factory=Layout)
+    seals: bool = False
+    """Settled by the plan that seals: a seal that a crash cut looks like a whole one, and is gone over again."""
 
     def locks(self) -> Sequence[Lock]:
-        """The name and the snapshots until they are sealed, the volumes until the answer."""
-        return [*self._locks(to_the_end=True), *(image_lock(self.where, member.image) for member in self.members)]
+        """The name and the snapshots until they are sealed, the volumes until they have left the RBD group."""
+        volumes = (image_lock(self.where, member.image, to_the_end=True) for member in self.members)
+        return [*self._locks(to_the_end=True), *volumes]
 
     def same(self, other: Request) -> bool:
         """Same name and volumes."""
@@ -96,7 +104,7 @@ class CreateGroup(_Group):
         )
 
     def plan(self, view: View) -> Plan:
-        """Reserve all names; cut; clone each; write down the members; remove the RBD group; answer; seal."""
+        """Reserve all names; cut; clone each; write down the members; answer; remove the RBD group; seal."""
         if not view.clones_groups():
             raise Unsupported(
                 "this release's librbd can't clone the snapshots that a group snapshot consists of (it has no "
@@ -143,8 +151,12 @@ class CreateGroup(_Group):
                 volumes=sorted(mapping),
             )
         images = [view.find(self.where, Kind.SNAPSHOT.image(uuid)) for uuid in sorted(mapping.values())]
-        seals = [Seal(self.where, image.name) for image in images if image and image.snap(image.name) is None]
-        return Plan(self, (*self._drop(view), Answer(self.where), *seals))
+        seals = [
+            Seal(self.where, image.name)
+            for image in images
+            if image is not None and (self.seals or image.snap(image.name) is None)
+        ]
+        return Plan(replace(self, seals=bool(seals)), (Answer(self.where), *self._drop(view), *seals))
 
     def _made(self, view: View, reserved: bool, entry: Entry | None) -> Plan:
         group = view.rbd_group(self.where, self.image)
@@ -157,28 +169,32 @@ class CreateGroup(_Group):
         if entry is None or any(entry.values.get(key) != value for key, value in values.items()):
             steps.append(WriteEntry(self.where, self.target, self.uuid, tuple(sorted(values.items()))))
         making: list[Step] = []
+        clones: list[Clones] = []
         members = []
-        for number, member in enumerate(self.members):
+        for number, (member, source) in enumerate(zip(self.members, sources)):
             share, before, after = self._share_steps(view, self._share(member, number), cut)
+            if after:
+                clones.append(Clones(self.where, source, cut=not cut))
             members.append(replace(member, name=share.name, image_id=share.unfinished_id))
             steps += before
             making += after
         if not cut:
-            clones = tuple(Kind.SNAPSHOT.image(member.uuid) for member in self.members)
+            seals = tuple(Kind.SNAPSHOT.image(member.uuid) for member in self.members)
             steps += self._drop(view)
             steps.append(MakeGroup(self.where, self.image, tuple(member.image for member in self.members)))
-            steps.append(CutGroup(self.where, self.image, clones))
+            steps.append(CutGroup(self.where, self.image, seals))
         complete = tuple(sorted((member.volume, member.snapshot) for member in self.members))
         return Plan(
-            replace(self, members=tuple(members)),
+            replace(self, members=tuple(members), seals=True),
             (
                 *steps,
                 *making,
                 WriteEntry(self.where, self.target, self.uuid, complete),
-                DropGroup(self.where, self.image),
                 Answer(self.where),
+                DropGroup(self.where, self.image),
                 *(Seal(self.where, Kind.SNAPSHOT.image(member.uuid)) for member in self.members),
             ),
+            clones=tuple(clones),
         )
 
     def _share_steps(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..model.groups import Member
@@ -63,8 +63,30 @@ _LISTS: Mapping[str, type[Any]] = {"members": Member}
 
 
 def request_to_dict(request: Request) -> dict[str, Any]:
-    """Return the JSON-ready form of a request."""
+    """Return the JSON-ready form of a request, with every field."""
     return dataclasses.asdict(request)
+
+
+def request_to_intent(request: Request) -> dict[str, Any]:
+    """Return the form of a request in its durable intent: without the fields that have their default.
+
+    A version that does not know a field reads all the intents that make no use of it. So a default is part of the
+    format, and a field that is added has one.
+    """
+    return dict(_used(request))
+
+
+def _used(thing: Any) -> Iterator[tuple[str, Any]]:
+    for about in dataclasses.fields(thing):
+        value = getattr(thing, about.name)
+        if about.default is dataclasses.MISSING or value != about.default:
+            yield about.name, _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dict(_used(value))
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def request_from_dict(kind: str, data: Mapping[str, Any]) -> Request:
@@ -72,6 +94,9 @@ def request_from_dict(kind: str, data: Mapping[str, Any]) -> Request:
     cls = REQUESTS.get(kind)
     if cls is None:
         raise ValueError(f"unknown kind of operation {kind!r}")
+    unknown = sorted(set(data) - {about.name for about in dataclasses.fields(cls)})
+    if unknown:
+        raise ValueError(f"unknown fields of {kind!r}: {', '.join(unknown)}")
     try:
         return cls(**{key: _field(key, value) for key, value in data.items()})
     except (TypeError, AttributeError) as error:

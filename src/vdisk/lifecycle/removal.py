@@ -37,8 +37,8 @@ from .steps import (
 
 
 def refuse_in_use(view: View, where: Location, image: Image, what: str) -> None:
-    """Raise ``InUse``, naming who has the image open, unless nobody but the mgr has; ``what`` is what it is called."""
-    watchers = [watcher for watcher in view.watchers(where, image.id) if not watcher.mgr]
+    """Raise ``InUse``, naming who has the image open, unless nobody uses it; ``what`` is what it is called."""
+    watchers = [watcher for watcher in view.watchers(where, image.id) if watcher.uses]
     if watchers:
         raise InUse(
             f"{what} is in use by {', '.join(f'{w.address} (client.{w.client})' for w in watchers)}",

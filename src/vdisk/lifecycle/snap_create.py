@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from ..model.errors import AlreadyExists
@@ -17,13 +17,18 @@ from .volume_clone import cloneable, cut_and_clone, drop_cut
 
 @dataclass(frozen=True)
 class CreateSnapshot(Creation):
-    """A snapshot of the image ``source`` of the same location. Ready once its clone exists; sealed after that."""
+    """A snapshot of the image ``source`` of the same location. Ready once its clone exists; sealed after that.
+
+    ``seals`` is settled by the plan that seals: a seal that a crash cut looks like a whole one, and is gone over again.
+    """
 
     kind: ClassVar[str] = "snap create"
     target: ClassVar[Kind] = Kind.SNAPSHOT
 
     source: str
     layout: Layout
+    unfinished_id: str = ""
+    seals: bool = False
 
     def locks(self) -> Sequence[Lock]:
         """The name and the image until it is sealed, the source (with other cuts of it) until the answer."""
@@ -57,15 +62,16 @@ class CreateSnapshot(Creation):
         source = view.find(self.where, self.source)
         if found.complete and found.image is not None:
             steps: list[Step] = [*drop_cut(self.where, source, request.image), Answer(self.where)]
-            if found.image.snap(found.image.name) is None:
+            if self.seals or found.image.snap(found.image.name) is None:
                 steps.append(Seal(self.where, found.image.name))
+                request = replace(request, seals=True)
             return Plan(request, tuple(steps))
         refuse_unfinished(request, found)
         cloneable(self.where, self.source, source)
         assert source is not None
         making = cut_and_clone(request, found, self.where, self.source, self.layout)
         return Plan(
-            request,
+            replace(request, seals=True),
             (
                 *drop_cut(self.where, source, request.image),
                 *journal_steps(request, found, source=self.source),
@@ -74,7 +80,7 @@ class CreateSnapshot(Creation):
                 Answer(self.where),
                 Seal(self.where, request.image),
             ),
-            clones=Clones(self.where, source, cut=True),
+            clones=(Clones(self.where, source, cut=True),),
         )
 
     def undo(self, view: View) -> Plan:

@@ -39,6 +39,7 @@ class CloneVolume(Creation):
     source_image: str
     size: int | None
     layout: Layout
+    unfinished_id: str = ""
 
     def locks(self) -> Sequence[Lock]:
         """The name, the new image and the source; a clone into another pool, which may hang, shares no cut."""
@@ -85,7 +86,7 @@ class CloneVolume(Creation):
             DropSnapshot(self.source_where, source.id, request.image),
             Answer(self.where),
         ]
-        return Plan(request, tuple(steps), clones=Clones(self.source_where, source, cut=True))
+        return Plan(request, tuple(steps), clones=(Clones(self.source_where, source, cut=True),))
 
     def undo(self, view: View) -> Plan:
         """Remove the unfinished clone, its cut and the reservation."""

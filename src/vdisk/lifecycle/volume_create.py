@@ -32,6 +32,7 @@ class CreateVolume(Creation):
 
     size: int
     layout: Layout
+    unfinished_id: str = ""
 
     def locks(self) -> Sequence[Lock]:
         """The name and the new image."""

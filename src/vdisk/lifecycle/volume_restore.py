@@ -37,6 +37,7 @@ class RestoreVolume(Creation):
     snap_uuid: str
     size: int | None
     layout: Layout
+    unfinished_id: str = ""
 
     @property
     def snap_image(self) -> str:
@@ -59,13 +60,12 @@ class RestoreVolume(Creation):
         """Reserve, seal the snapshot if that is still to come, clone, grow, store the id."""
         pool_id = data_pool_id(self.where, self.layout, view)
         request, found = reservation(self, view)
-        snap = view.find(self.snap_where, self.snap_image)
+        entry, snap = view.entry_and_image(self.snap_where, Kind.SNAPSHOT, self.snap_uuid)
         if found.complete and found.image is not None:
             check_clone(self.name, self.where, found.image, snap, self.snap_where, f"snapshot {self.snap_uuid}")
             check_existing(self, found.image, self.size, self.layout, pool_id)
             return Plan(request, (Answer(self.where),))
         refuse_unfinished(request, found)
-        entry = view.entry(self.snap_where, Kind.SNAPSHOT, self.snap_uuid)
         if entry is None or snap is None:
             raise NotFound(f"snapshot {self.snap_uuid} does not exist in {self.snap_where}")
         if entry.image_id is None and snap.snap(self.snap_image) is None:
@@ -82,7 +82,7 @@ class RestoreVolume(Creation):
         if self.size is not None and self.size > snap.size:
             making.append(GrowImage(self.where, request.image, self.size))
         steps = [*journal_steps(request, found), *image_steps(request, found, making), Answer(self.where)]
-        return Plan(request, tuple(steps), clones=Clones(self.snap_where, snap))
+        return Plan(request, tuple(steps), clones=(Clones(self.snap_where, snap),))
 
     def undo(self, view: View) -> Plan:
         """Remove the unfinished clone and the reservation."""

@@ -120,7 +120,7 @@ class RevertVolume(Request):
         if former is not None and former.size > snap.size:
             steps.append(GrowImage(self.where, entry.image, former.size))
         steps.append(StoreImageId(self.where, self.target, self.uuid, entry.image))
-        clones = Clones(self.snap_where, snap)
+        clones = (Clones(self.snap_where, snap),)
         return Plan(request, (*steps, *request._mark(view, entry), Answer(self.where)), clones=clones)
 
     def undo(self, view: View) -> Plan:

@@ -8,21 +8,21 @@ from typing import Any
 
 from .errors import InvalidArgument, OutOfRange
 from .observed import (
-    DEEP_FLATTEN,
     EXCLUSIVE_LOCK,
     FAST_DIFF,
     FEATURE_BITS,
     JOURNALING,
     LAYERING,
     OBJECT_MAP,
+    PLAIN,
     Image,
 )
 from .specs import parse_size
 
 #: Features that a user may ask for; striping and data-pool follow from their own options.
-CHOOSABLE = LAYERING | EXCLUSIVE_LOCK | OBJECT_MAP | FAST_DIFF | DEEP_FLATTEN | JOURNALING
+CHOOSABLE = PLAIN | JOURNALING
 #: Features of the images that vdisk makes for snapshots: deletion costs the same at any size.
-SNAPSHOT_FEATURES = LAYERING | EXCLUSIVE_LOCK | OBJECT_MAP | FAST_DIFF | DEEP_FLATTEN
+SNAPSHOT_FEATURES = PLAIN
 #: What each feature needs (librbd refuses anything else with EINVAL and no word of why).
 _NEEDS = {OBJECT_MAP: EXCLUSIVE_LOCK, FAST_DIFF: OBJECT_MAP, JOURNALING: EXCLUSIVE_LOCK}
 _MIN_ORDER, _MAX_ORDER = 12, 25
@@ -43,7 +43,7 @@ class Layout:
     data_pool: str | None = None
 
     def arguments(self) -> Mapping[str, Any]:
-        """Keyword arguments for ``rbd.RBD.create`` and ``clone``."""
+        """Keyword arguments for ``rbd.RBD.create``."""
         given = {
             "features": self.features,
             "order": self.order,
@@ -52,6 +52,16 @@ class Layout:
             "data_pool": self.data_pool,
         }
         return {key: value for key, value in given.items() if value is not None}
+
+    def clone_arguments(self) -> Mapping[str, Any]:
+        """Keyword arguments for ``rbd.RBD.clone``.
+
+        librbd holds on to the parent's stripe unit, which is its object size where it has no stripes: smaller objects
+        it would refuse, and larger ones it would stripe. Who asks for an object size alone wants neither.
+        """
+        if self.order is None or self.stripe_unit is not None:
+            return self.arguments()
+        return {**self.arguments(), "stripe_unit": 1 << self.order, "stripe_count": 1}
 
 
 def feature_names(bits: int) -> list[str]:

@@ -115,7 +115,6 @@ class Family:
 
     def to_dict(self, node: Node, path: Collection[Key] = ()) -> dict[str, Any]:
         """Return the JSON form of a node with its clones."""
-        gone = self.freed_with(node)
         return {
             **self.facts(node),
             "image": node.image.name,
@@ -129,19 +128,20 @@ class Family:
             "size": node.image.size,
             "created_at": rfc3339(node.image.created_at),
             "removal": node.removal,
-            "frees_with": [found.place for found in gone[1:]],
             "children": [self.to_dict(child, {*path, node.key}) for child in self.below(node) if child.key not in path],
         }
 
     def facts(self, node: Node) -> dict[str, Any]:
         """Return what ``info`` and ``tree`` both say of a node."""
+        gone = self.freed_with(node)
         return {
             "used": node.used,
             "exclusive": node.exclusive,
             "depth": self.depth(node),
             "watchers": None if node.watchers is None else [watcher.to_dict() for watcher in node.watchers],
             "held_by": self.held_by(node),
-            "frees": sum(found.used if found.used is not None else found.image.size for found in self.freed_with(node)),
+            "frees": sum(found.used if found.used is not None else found.image.size for found in gone),
+            "frees_with": [found.place for found in gone[1:]],
         }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Any
 
 from .observed import Location
@@ -13,7 +13,7 @@ def rfc3339(seconds: float | None) -> str | None:
     """Format seconds since the epoch as RFC 3339 UTC with milliseconds (``2022-06-20T11:19:14.000Z``)."""
     if seconds is None:
         return None
-    moment = datetime.fromtimestamp(seconds, UTC)
+    moment = datetime.fromtimestamp(seconds, timezone.utc)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
 
 

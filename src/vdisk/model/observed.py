@@ -18,6 +18,9 @@ JOURNALING = 1 << 6
 DATA_POOL = 1 << 7
 OPERATIONS = 1 << 8
 
+#: Features of an image that is no more than its header, its object map and its data.
+PLAIN = LAYERING | EXCLUSIVE_LOCK | OBJECT_MAP | FAST_DIFF | DEEP_FLATTEN
+
 FEATURE_BITS: Mapping[str, int] = {
     "layering": LAYERING,
     "striping": STRIPING,
@@ -143,6 +146,10 @@ class Image:
         """The user snapshot of that name."""
         return next((snap for snap in self.snaps if snap.user and snap.name == name), None)
 
+    def snap_by_id(self, snap_id: int) -> Snap | None:
+        """The snapshot of that id, in whichever namespace."""
+        return next((snap for snap in self.snaps if snap.id == snap_id), None)
+
     def abandoned(self, name: str | None = None) -> list[Snap]:
         """Snapshots (once called ``name``, if given) that an interrupted removal left in librbd's trash namespace.
 
@@ -164,14 +171,20 @@ class Image:
 class Watcher:
     """Somebody who has the image open (``rbd status``).
 
-    ``mgr`` tells that it is a module of the active mgr at work, such as rbd_support detaching a clone: it goes away by
-    itself and is nobody's use of the image.
+    ``mgr`` tells that it is a module of the active mgr at work, such as rbd_support detaching a clone, which goes away
+    by itself; ``dead``, that the monitors have blocklisted it: it can neither read nor write any more.
     """
 
     address: str
     client: int
     cookie: int
     mgr: bool = False
+    dead: bool = False
+
+    @property
+    def uses(self) -> bool:
+        """Tell whether somebody uses the image through it."""
+        return not self.mgr and not self.dead
 
     def to_dict(self) -> dict[str, str | int]:
         """Return the JSON form."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Any
 
 from .timing import Retention, format_interval, latest, parse_retention, upcoming
@@ -67,7 +67,7 @@ class Schedule:
 
     def snapshot_name(self, volume: str, due: float) -> str:
         """Return the request name of the snapshot of a volume that is due at a moment; no other has it."""
-        moment = datetime.fromtimestamp(due, UTC).strftime("%Y-%m-%d-%H_%M_UTC")
+        moment = datetime.fromtimestamp(due, timezone.utc).strftime("%Y-%m-%d-%H_%M_UTC")
         return f"scheduled-{moment}-{self.id}-{volume}"
 
     def upcoming(self, now: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Union
 
 from .errors import InvalidArgument, OutOfRange
 from .handles import Handle, decode_handle
@@ -51,7 +52,7 @@ class NameRef:
         return f"{self.where}/{self.image}@{self.name}" if self.image is not None else f"{self.where}/{self.name}"
 
 
-Ref = Handle | NameRef
+Ref = Union[Handle, NameRef]
 
 
 def _text(value: object, argument: str, form: str) -> str:

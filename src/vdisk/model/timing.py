@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
+from functools import lru_cache
 
 from .errors import InvalidArgument, OutOfRange
 
@@ -18,7 +19,8 @@ _INTERVAL = re.compile(r"([0-9]{1,9})([dhm]?)", re.ASCII)
 _MINUTES = {"": 1, "m": 1, "h": 60, "d": 1440}
 _MAX_MINUTES = 100 * 366 * 1440
 _START = re.compile(
-    r"(?:(?P<date>\d{4}-\d\d-\d\d)[T ])?(?P<time>\d\d:\d\d(?::\d\d)?) ?(?P<zone>Z|[+-]\d\d:?\d\d)?", re.ASCII
+    r"(?:(?P<date>\d{4}-\d\d-\d\d)[T ])?(?P<time>\d\d:\d\d(?::\d\d)?) ?(?:Z|(?P<zone>[+-]\d\d):?(?P<minutes>\d\d))?",
+    re.ASCII,
 )
 _KEEP = re.compile(r"([0-9]{1,6})([A-Za-z])", re.ASCII)
 #: A period and what tells two of it apart, in the order in which they take their snapshots. ``%G-%V`` is the ISO week.
@@ -63,8 +65,10 @@ def parse_start_time(value: object, argument: str = "start_time") -> int:
     bad = f"{argument} {value!r} is no time: give hours and minutes, in UTC or with an offset, such as 03:00+02:00"
     if match is None:
         raise InvalidArgument(bad)
+    # The one form of an offset that Python 3.9 reads.
+    zone = f"{match['zone']}:{match['minutes']}" if match["zone"] else ""
     try:
-        moment = datetime.fromisoformat(f"{match['date'] or '2000-01-02'}T{match['time']}{match['zone'] or ''}")
+        moment = datetime.fromisoformat(f"{match['date'] or '2000-01-02'}T{match['time']}{zone}")
         offset = moment.utcoffset()
     except ValueError:
         raise InvalidArgument(bad) from None
@@ -89,6 +93,12 @@ def upcoming(minutes: int, start: int | None, now: float) -> float:
     return latest(minutes, start, now) + minutes * 60.0
 
 
+@lru_cache(maxsize=8192)
+def _mark(period: str, moment: float) -> str:
+    """Return which hour, day and so on a moment is in. Pruning asks about the same moments again after each run."""
+    return datetime.fromtimestamp(moment, timezone.utc).strftime(_PERIODS[period])
+
+
 @dataclass(frozen=True)
 class Retention:
     """How many snapshots to keep: (period, number) in the order of :data:`_PERIODS`; none at all keeps everything."""
@@ -111,7 +121,7 @@ class Retention:
         for period, count in self.counts:
             left, last = count, None
             for moment in ordered:
-                mark = datetime.fromtimestamp(moment, UTC).strftime(_PERIODS[period])
+                mark = _mark(period, moment)
                 if mark != last:
                     last = mark
                     if moment not in kept:

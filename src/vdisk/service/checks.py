@@ -72,7 +72,8 @@ class Run:
     result: dict[str, Any] | None = None
     error: VdiskError | None = None
     finished_at: float | None = None
-    delivered: bool = False
+    awaited: bool = False
+    """Somebody who asked for it was answered before it was over, and is to be given its result."""
     shape: Shape | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -124,15 +125,16 @@ class Checks:
         """
         run = self.begin(where, wish)
         patient(run.done.wait, wait, self._settings.give_way)
-        if not run.done.is_set():
+        over = run.done.is_set()
+        with self._lock:
+            run.awaited = not over
+        if not over:
             if wait <= 0:
                 return {"pool": where.pool, "namespace": where.namespace, "state": "pending", "operation": run.id}
             raise Pending(
                 f"still checking ({run.progress.step}), operation {run.id}; repeat the command to go on waiting",
                 operation=run.id,
             )
-        with self._lock:
-            run.delivered = True
         if run.error is not None:
             raise run.error
         assert run.result is not None
@@ -150,7 +152,7 @@ class Checks:
                     )
                 return run
             fresh = run is not None and self._clock() - (run.finished_at or 0.0) < _KEEP_SECONDS
-            if run is not None and run.wish == wish and fresh and not run.delivered:
+            if run is not None and run.wish == wish and fresh and run.awaited:
                 return run
             run = self._runs[key] = Run(str(uuids.uuid4()), where, wish, self._clock())
         threading.Thread(target=self._run, args=(run,), name="vdisk-check", daemon=True).start()

@@ -144,6 +144,11 @@ class Service:
 
         return self.read(where.pool_id, find)
 
+    def likely_namespace(self, handle: Handle) -> str:
+        """Return the namespace that a handle's volume or snapshot was last seen in, the default one if it was not."""
+        with self._lock:
+            return self._namespaces.get((handle.pool_id, handle.uuid), "")
+
     def find_uuid(self, pool_id: int, pool: str, kind: Kind, uuid: str, namespaces: Sequence[str]) -> Found | None:
         """Find by uuid in the given namespaces of a pool, the one it was last seen in first."""
 
@@ -186,7 +191,7 @@ class Service:
                 "used": self._cluster.used(found.where, image),
                 "parents": parents,
                 "depth": len(parents),
-                "watchers": [w.to_dict() for w in self._cluster.watchers(found.where, image.id) if not w.mgr],
+                "watchers": [w.to_dict() for w in self._cluster.watchers(found.where, image.id) if w.uses],
             }
 
         return self.read(found.where.pool_id, read)
@@ -328,16 +333,14 @@ class Service:
             self.engine.wait(operation, max(0.0, end - time.monotonic()), self._settings.give_way)
         return operations
 
-    def created(self, operation: Operation, settled: bool) -> Volume | Snapshot:
-        """Describe what a creating or resizing operation made; before it is there, what is known of it."""
+    def created(self, operation: Operation, settled: bool, origin: Found | None = None) -> Volume | Snapshot:
+        """Describe what a creating or resizing operation made; before it is there, what is known of it.
+
+        ``origin`` is what a volume was made from, if the caller has just looked that up: it is not read once more.
+        """
         request = operation.request
-        if settled:
-            found = Found(request.where, request.target, request.uuid, request.name, None)
-            entry = self.read(request.where.pool_id, lambda: self._cluster.entry(found.where, found.kind, found.uuid))
-            if entry is not None:
-                found = Found(found.where, found.kind, found.uuid, entry.name or found.name, entry)
-                return self.volume(found) if found.kind is Kind.VOLUME else self.snapshot(found)
-        return self.pending(operation)
+        made = self.read(request.where.pool_id, lambda: self._made(request, origin)) if settled else None
+        return self.pending(operation) if made is None else made
 
     def pending(self, operation: Operation) -> Volume | Snapshot:
         """Describe a volume or snapshot whose creation is under way, without reading anything."""
@@ -427,14 +430,22 @@ class Service:
             "image_id": entry.image_id if entry is not None else None,
         }
 
-    def _volume(self, found: Found, image: Image | None) -> Volume:
+    def _made(self, request: Request, origin: Found | None) -> Volume | Snapshot | None:
+        entry = self._cluster.entry(request.where, request.target, request.uuid)
+        if entry is None:
+            return None
+        found = Found(request.where, request.target, request.uuid, entry.name or request.name, entry)
+        image = self._image(found)
+        return self._volume(found, image, origin) if found.kind is Kind.VOLUME else self._snapshot(found, image)
+
+    def _volume(self, found: Found, image: Image | None, origin: Found | None = None) -> Volume:
         complete = found.entry is not None and found.entry.image_id is not None and image is not None
         return Volume(
             **self._identity(found),
             size=image.size if image is not None else None,
             state="ready" if complete else "pending",
             created_at=image.created_at if image is not None else None,
-            source=self._source(image) if image is not None else None,
+            source=self._source(image, origin) if image is not None else None,
         )
 
     def _snapshot(self, found: Found, image: Image | None) -> Snapshot:
@@ -469,18 +480,26 @@ class Service:
         named = parse_image_name(image) if image is not None else None
         return self.handle(where, named[1]) if named is not None else None
 
-    def _source(self, image: Image) -> Source | None:
-        """Tell from the parent link where a volume's content came from; None for one without a parent."""
-        parent = next(self._ancestors(image), None)
-        if parent is None:
+    def _source(self, image: Image, origin: Found | None = None) -> Source | None:
+        """Tell from the parent link where a volume's content came from; None for one without a parent.
+
+        Nothing is read where the caller knows: a request that is carried out, or found to be, has that very ``origin``.
+        """
+        link = image.parent
+        if link is None:
             return None
-        named = parse_image_name(parent["image"]) if parent["image"] is not None else None
-        where = Location(parent["pool_id"], parent["pool"] or "", parent["namespace"])
-        if named is None:
-            return Source("image", None, parent["image"], where)
+        if origin is not None and origin.entry is not None and not own_name(origin):
+            name = origin.entry.name or origin.entry.image
+            return Source(origin.kind.value, self.handle(origin.where, origin.uuid), name, origin.where)
+        pool = self._cluster.pool_name(link.pool_id)
+        where = Location(link.pool_id, pool or "", link.namespace)
+        found = self._cluster.name_of(where, link.image_id) if pool is not None else None
+        named = parse_image_name(found[0]) if found is not None else None
+        if found is None or named is None:
+            return Source("image", None, found[0] if found is not None else None, where)
         kind, uuid = named
         entry = self._cluster.entry(where, kind, uuid)
-        name = entry.name if entry is not None and entry.name is not None else parent["image"]
+        name = entry.name if entry is not None and entry.name is not None else found[0]
         return Source(kind.value, self.handle(where, uuid), name, where)
 
     def _ancestors(self, image: Image) -> Iterator[dict[str, Any]]:

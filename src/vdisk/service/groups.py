@@ -57,7 +57,7 @@ class Groups:
             found.where.pool_id, lambda: [self._cluster.entry(found.where, Kind.SNAPSHOT, uuid) for uuid in uuids]
         )
         members: list[Snapshot] = []
-        for uuid, entry in zip(uuids, entries, strict=True):
+        for uuid, entry in zip(uuids, entries):
             if entry is not None:
                 members.append(self._service.snapshot(Found(found.where, Kind.SNAPSHOT, uuid, entry.name or "", entry)))
         ready = len(members) == len(uuids) and all(member.state == "ready" for member in members)

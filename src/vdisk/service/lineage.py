@@ -93,9 +93,7 @@ class Lineage:
             todo.extend(fresh)
         watch = whole and len(images) <= _MAX_WATCHED
         removals = {
-            getattr(op.request, "image_id", ""): op.id
-            for op in self._engine.operations()
-            if op.request.removes and (op.stuck or not op.state.final)
+            getattr(op.request, "image_id", ""): op.id for op in self._engine.unfinished() if op.request.removes
         }
         return Family({key: self._node(where, image, watch, removals) for key, (where, image) in images.items()})
 
@@ -119,7 +117,7 @@ class Lineage:
             self._volumes.handle(where, uuid) if uuid is not None else None,
             self._cluster.used(where, image),
             self._cluster.exclusive(where, image),
-            None if watchers is None else tuple(watcher for watcher in watchers if not watcher.mgr),
+            None if watchers is None else tuple(watcher for watcher in watchers if watcher.uses),
             kept.expires_at if kept is not None else None,
             removals.get(image.id),
             tuple(snap.name for snap in image.snaps if snap.user and snap.name not in own),

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from ..engine.engine import Engine
 from ..engine.ports import Cluster
-from ..engine.recovery import UnreadableIntent
+from ..engine.unreadable import UnreadableIntent
 from ..engine.workers import Workers
 from ..lifecycle.check_image import judge_seen
 from ..lifecycle.check_look import Limits, Look, Verdict, csi_uuid, finding, is_temp
@@ -150,12 +150,11 @@ class Scan:
         """Return the uuids, names and image ids that operations under way, or stuck, are making, changing or removing.
 
         What they only read (the source of a copy) is not in their hands; its cut has the name of what is being made.
+        Of operations that can't be read all that they name counts.
         """
-        words: set[str] = set()
-        for operation in self._engine.operations():
+        words: set[str] = set().union(*(intent.words for intent in self._engine.unreadable()))
+        for operation in self._engine.unfinished():
             request = operation.request
-            if operation.state.final and not operation.stuck:
-                continue
             words |= {request.uuid, request.image, *request.goes, *request.also, getattr(request, "image_id", "")}
             if self._here(request.where):
                 words.add(request.name)
@@ -299,7 +298,7 @@ def _unreadable(look: Look, intent: UnreadableIntent) -> Verdict:
     return Verdict(
         finding(
             look, Trouble.INTENT_UNREADABLE, subject, [f"vdisk.intents:{intent.id}"],
-            f"an operation that another version of vdisk began: {intent.reason}", None,
+            f"an operation that another version began ({intent.kind or '-'} {intent.target}): {intent.reason}", None,
             "nothing is done: run the version that began it, or a newer one", reason=intent.reason,
         )
     )  # fmt: skip

@@ -121,7 +121,7 @@ class Schedules:
     def _names(self, where: Location, found: Roster, uuid: str | None) -> Mapping[str, Entry | None]:
         """Return the journal entries of the volumes that schedules are for: a volume may have another name by now."""
         uuids_ = sorted({schedule.volume for schedule in _chosen(found, uuid) if not schedule.every})
-        return dict(zip(uuids_, self._cluster.entries(where, Kind.VOLUME, uuids_), strict=True))
+        return dict(zip(uuids_, self._cluster.entries(where, Kind.VOLUME, uuids_)))
 
     def _shown(self, where: Location, schedule: Schedule, names: Mapping[str, Entry | None]) -> dict[str, Any]:
         entry = names.get(schedule.volume)
@@ -148,7 +148,7 @@ class Schedules:
             schedule = found or request.schedule()
             uuids_ = [] if schedule.every else [schedule.volume]
             entries = self._cluster.entries(request.where, Kind.VOLUME, uuids_)
-            return self._shown(request.where, schedule, dict(zip(uuids_, entries, strict=True)))
+            return self._shown(request.where, schedule, dict(zip(uuids_, entries)))
 
         return self._volumes.read(request.where.pool_id, look)
 

@@ -13,6 +13,7 @@ from ..engine.engine import Engine
 from ..engine.meter import BOUNDS, Histogram
 from ..engine.ports import Cluster
 from ..model.shape import Shape
+from ..model.version import VERSION
 
 #: Figures of ``vdisk status`` by path: name and type of the metric, and what it says.
 FIGURES: Mapping[str, tuple[str, str, str]] = {
@@ -56,8 +57,8 @@ class Telemetry:
         self._known = known
 
     def status(self) -> dict[str, Any]:
-        """Return what ``vdisk status`` shows: figures only, nothing that names a tenant."""
-        return self._status(*self._known())
+        """Return what ``vdisk status`` shows: the active mgr's version of vdisk and figures, nothing of a tenant."""
+        return {"version": VERSION, **self._status(*self._known())}
 
     def _status(self, findings: int, shape: Shape) -> dict[str, Any]:
         return {
@@ -116,7 +117,7 @@ def _labels(**labels: str) -> str:
 
 def _histogram(name: str, found: Histogram, **labels: str) -> Iterable[str]:
     count = 0
-    for bound, observed in zip((*map(_number, BOUNDS), "+Inf"), found.counts, strict=True):
+    for bound, observed in zip((*map(_number, BOUNDS), "+Inf"), found.counts):
         count += observed
         yield f"{name}_bucket{_labels(**labels, le=bound)} {count}"
     yield f"{name}_sum{_labels(**labels)} {_number(found.total)}"

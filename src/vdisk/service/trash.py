@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +15,7 @@ from ..engine.ports import Cluster
 from ..lifecycle.base import Request
 from ..lifecycle.removal import Removal, RemoveSnapshot, RemoveVolume
 from ..lifecycle.undelete import RestoreBare, Undelete, UndeleteSnapshot, UndeleteVolume
-from ..model.errors import InUse, NotFound, Throttled
+from ..model.errors import InUse, NotFound, Throttled, Unsupported
 from ..model.names import Kind, parse_image_name
 from ..model.objects import rfc3339
 from ..model.observed import Entry, Image, Location, Trashed
@@ -43,20 +44,25 @@ class Trash:
 
     # -- looking -------------------------------------------------------------------------------------------------
 
-    def listed(self, where: Location) -> list[dict[str, Any]]:
-        """Return what is in the trash, kept for undeleting or not, in the order of names."""
+    def listed(self, where: Location, limit: int | None = None, marker: str = "") -> list[dict[str, Any]]:
+        """Return what is in the trash, kept for undeleting or not: all in the order of names.
+
+        With ``limit``, or an id as ``marker``, at most that many of those that follow it in the order of image ids.
+        """
 
         def read() -> list[dict[str, Any]]:
-            kept = {found.image_id: found for found in self._kept(where)}
             removals = self._removals(where)
-            entries = list(self._cluster.survey_trash(where))
-            return [self._shown(where, entry, kept.get(entry.id), removals.get(entry.id)) for entry in entries]
+            entries = itertools.islice(self._cluster.survey_trash(where, marker), limit)
+            return [self._shown(where, entry, removals.get(entry.id)) for entry in entries]
 
         rows = self._volumes.read(where.pool_id, read)
+        if limit is not None or marker:
+            return rows
         return sorted(rows, key=lambda row: (str(row["name"] or row["image"]), str(row["id"])))
 
-    def _shown(self, where: Location, entry: Trashed, kept: Kept | None, removal: Operation | None) -> dict[str, Any]:
+    def _shown(self, where: Location, entry: Trashed, removal: Operation | None) -> dict[str, Any]:
         image = self._cluster.find_id(where, entry.id)
+        kept = self._kept_of(where, entry)
         return {
             "id": entry.id,
             "name": kept.name if kept is not None else None,
@@ -73,6 +79,18 @@ class Trash:
             "removal": removal.id if removal is not None else None,
         }
 
+    def _kept_of(self, where: Location, entry: Trashed) -> Kept | None:
+        """Return the undelete record of an image in the trash."""
+        uuid = self._uuid_of(where, entry.id, entry.name)
+        kept = kept_from_text(self._cluster.record(where, Store.TRASH, uuid)) if uuid is not None else None
+        return kept if kept is not None and kept.image_id == entry.id else None
+
+    def _uuid_of(self, where: Location, image_id: str, name: str) -> str | None:
+        """Return the uuid that an image's mark has, as an adopted one's, or else its name."""
+        mark = mark_from_text(self._cluster.record(where, Store.IMAGES, image_id))
+        named = parse_image_name(name)
+        return mark.uuid if mark is not None else named[1] if named is not None else None
+
     def _kept(self, where: Location) -> Iterator[Kept]:
         for _, text in self._cluster.survey_records(where, Store.TRASH):
             kept = kept_from_text(text)
@@ -82,11 +100,10 @@ class Trash:
     def _removals(self, where: Location) -> dict[str, Operation]:
         """Return the operations under way that remove an image of the trash, by its id."""
         found: dict[str, Operation] = {}
-        for operation in self._engine.operations():
+        for operation in self._engine.unfinished():
             request = operation.request
             here = (request.where.pool_id, request.where.namespace) == (where.pool_id, where.namespace)
-            live = operation.stuck or not operation.state.final
-            if here and live and isinstance(request, Removal) and not request.keep_until:
+            if here and isinstance(request, Removal) and not request.keep_until:
                 found[request.image_id] = found[request.temp_id] = operation
         return found
 
@@ -105,7 +122,12 @@ class Trash:
 
     def undelete(self, where: Location, uuid: str, name: str | None) -> Request:
         """Request what was kept of a uuid, under the name that it had or another."""
-        kept = self._volumes.read(where.pool_id, lambda: kept_from_text(self._cluster.record(where, Store.TRASH, uuid)))
+        text = self._volumes.read(where.pool_id, lambda: self._cluster.record(where, Store.TRASH, uuid))
+        kept = kept_from_text(text)
+        if kept is None and text is not None:
+            raise Unsupported(
+                f"the undelete record of {uuid} in {where} was written by another version of vdisk; it is kept as it is"
+            )
         if kept is None:
             entry = self._volumes.read(where.pool_id, lambda: self._entry(where, uuid))
             if entry is not None and entry.name and entry.image_id and name in (None, entry.name):
@@ -139,9 +161,7 @@ class Trash:
             image = self._cluster.find_id(where, image_id)
             if image is None:
                 return None, None
-            mark = mark_from_text(self._cluster.record(where, Store.IMAGES, image_id))
-            named = parse_image_name(image.name)
-            uuid = mark.uuid if mark is not None else named[1] if named is not None else None
+            uuid = self._uuid_of(where, image_id, image.name)
             return image, self._entry(where, uuid) if uuid is not None else None
 
         image, entry = self._volumes.read(where.pool_id, read)

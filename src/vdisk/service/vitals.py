@@ -1,7 +1,9 @@
 """Vitals: what an operator has to know without asking, as health checks and as progress of long work.
 
 Looked at every second is what the engine knows anyway; what has to be read (rbd_support's queue, images near a bound)
-is looked at each ``interval``. Checks are raised and cleared by what is there now, so nothing has to be acknowledged.
+is looked at each ``interval``. Each look has a thread of its own: rbd_support may be silent for half a minute, a pool
+for ever, and neither must hold up more than what is asked of it. Checks are raised and cleared by what is there now,
+so nothing has to be acknowledged.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from .checks import Checks
 
 #: Codes of the health checks; what mutes them.
 STUCK, TASK_QUEUE = "VDISK_OPERATIONS_STUCK", "VDISK_TASK_QUEUE"
+UNREADABLE = "VDISK_INTENTS_UNREADABLE"
 DEPTH, SNAPSHOTS = "VDISK_CLONE_DEPTH", "VDISK_SNAPSHOT_COUNT"
 #: Seconds for which an operation may be in one step, or be tried again for an error, before it counts as stuck.
 _STUCK_SECONDS = 600.0
@@ -60,7 +63,7 @@ class Work:
 
 
 class Vitals:
-    """Looks on a thread of its own. ``interval`` in seconds, read anew each time."""
+    """``interval`` in seconds, read anew each time. No two looks share what they change."""
 
     def __init__(
         self,
@@ -94,9 +97,14 @@ class Vitals:
         self._learnt: dict[tuple[int, str], float] = {}
 
     def start(self) -> None:
-        """Look every second from now on."""
+        """Look every second, and closer each interval, from now on."""
         self._ended.clear()
-        threading.Thread(target=self._run, name="vdisk-vitals", daemon=True).start()
+        for name, run in (
+            ("vdisk-vitals", self._run),
+            ("vdisk-bounds", lambda: self._each_interval(self.look_at_bounds)),
+            ("vdisk-task-queue", lambda: self._each_interval(self.look_at_task_queue)),
+        ):
+            threading.Thread(target=run, name=name, daemon=True).start()
 
     def stop(self) -> None:
         """Look no more; what is shown as under way goes on elsewhere, or after the next start, and is shown there."""
@@ -104,35 +112,38 @@ class Vitals:
         self._ended.wait(2 * _TICK)
 
     def _run(self) -> None:
-        last = -1e9
         try:
             while not self._stop.wait(_TICK):
                 self.look()
-                if time.monotonic() - last >= self._interval():
-                    last = time.monotonic()
-                    self.look_closer()
         finally:
             for event in self._shown:
                 self._events.complete(event)
             self._ended.set()
 
+    def _each_interval(self, look: Callable[[], None]) -> None:
+        last = -1e9
+        while not self._stop.wait(_TICK):
+            if time.monotonic() - last >= self._interval():
+                last = time.monotonic()
+                look()
+
     def look(self) -> None:
         """Look at what the engine and the checks know; reads nothing."""
-        operations = self._engine.operations()
+        operations = self._engine.unfinished()
         self._tell_stuck(operations)
+        self._tell_unreadable()
         work = dict(self._work(operations))
         self._seen = {event: self._seen.get(event, self._clock()) for event in work}
         lasting = {event for event, since in self._seen.items() if self._clock() - since >= _SHOW_AFTER}
         self._show({event: item for event, item in work.items() if event in lasting})
 
-    def look_closer(self) -> None:
-        """Look at what has to be read."""
+    def look_at_bounds(self) -> None:
+        """Look which images are near a bound."""
         try:
             self._learn()
             self._tell_near()
         except VdiskError as error:
             self._log.info("looking at images near a bound failed, trying again: %s", error.message)
-        self._tell_task_queue()
 
     # -- operations ----------------------------------------------------------------------------------------------
 
@@ -142,6 +153,14 @@ class Vitals:
             self._health.clear(STUCK)
             return
         self._health.set(STUCK, Severity.WARNING, f"{len(stuck)} operation(s) of vdisk are stuck", stuck)
+
+    def _tell_unreadable(self) -> None:
+        """Tell of operations that another version began: nobody goes on with them as long as this one runs."""
+        kept = [
+            f"operation {intent.id} ({intent.kind or 'of unknown kind'} {intent.target}) is kept: {intent.reason}"
+            for intent in self._engine.unreadable()
+        ]
+        self._tell(UNREADABLE, kept, "operation(s) were begun by another version of vdisk, which has to finish them")
 
     def _why_stuck(self, operation: Operation) -> str:
         """Say why an operation does not get on; empty for one that does, or that waits for what users do."""
@@ -201,19 +220,20 @@ class Vitals:
 
     # -- rbd_support ---------------------------------------------------------------------------------------------
 
-    def _tell_task_queue(self) -> None:
-        """Ask rbd_support for its tasks if it may be needed; twice in vain is worth a warning."""
-        figures = self._engine.figures()
-        needed = figures["reaper"]["backlog"] or figures["flattening"] or figures["stuck"]
-        if not self._unreachable and not needed:
-            return
+    def look_at_task_queue(self) -> None:
+        """Ask rbd_support for its tasks; twice in vain is worth a warning, once may be its start.
+
+        Asked whether or not something waits for it: vdisk removes what it does not take, so that a backlog is no sign
+        of its silence, and whoever adds tasks by hand, or has volumes flattened later, is as much in need of it.
+        """
         try:
-            self._cluster.task_list()
+            if self._cluster.rbd_pools():
+                self._cluster.task_list()
         except VdiskError as error:
             self._unreachable += 1
             if self._unreachable > 1:
                 summary = "the task queue of rbd_support does not answer vdisk"
-                detail = f"{error.message}; what is deleted or flattened waits for it, or is done by vdisk itself"
+                detail = f"{error.message}; vdisk removes what is deleted now itself, what is to be flattened waits"
                 self._health.set(TASK_QUEUE, Severity.WARNING, summary, [detail])
             return
         self._unreachable = 0
