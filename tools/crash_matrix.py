@@ -19,6 +19,9 @@ REPO = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPO / "tests"), str(REPO / "src")]
 
 from cluster.test_crash import CLIENTS, MOMENTS, SCENARIOS, Outcome, matrix_cluster  # noqa: E402
+from cluster.test_crash_upkeep import UPKEEP  # noqa: E402
+
+EVERY = {**SCENARIOS, **UPKEEP}
 
 _SHOWN = {"completed": "done", "undone": "undone", "failed": "**failed**"}
 _CELLS = [(moment, client) for moment in MOMENTS for client in CLIENTS]
@@ -37,7 +40,7 @@ Result = dict[str, Any]
 def run(release: str, results: Path, operations: Sequence[str], sample: bool) -> int:
     """Run points and add their results to a file; return how many failed."""
     failed = 0
-    with matrix_cluster(release) as matrix, results.open("a") as out:
+    with matrix_cluster(release, EVERY) as matrix, results.open("a") as out:
         version = matrix.cluster.ceph("--version").out.split(" (")[0]
         able = [name for name in operations if name in matrix.scenarios]
         points = matrix.sample() if sample else [point for name in able for point in matrix.points(name)]
@@ -65,10 +68,10 @@ def table(results: Iterable[Result]) -> str:
     lines = [_INTRODUCTION, f"Releases: {', '.join(versions)}.", ""]
     lines += ["| operation | " + " | ".join(f"{release}: points | failures" for release in releases) + " |"]
     lines += ["|---" * (1 + 2 * len(releases)) + "|"]
-    for name in [*SCENARIOS, None]:
+    for name in [*EVERY, None]:
         cells = [_count([r for r in latest.values() if r["release"] == release], name) for release in releases]
         lines.append(f"| {name or '**all**'} | " + " | ".join(cells) + " |")
-    for name in SCENARIOS:
+    for name in EVERY:
         for release in releases:
             found = [r for r in latest.values() if (r["scenario"], r["release"]) == (name, release)]
             lines += _steps(f"{name} ({release})", found) if found else []
@@ -105,12 +108,12 @@ def main() -> int:
     running.add_argument("--release", required=True)
     running.add_argument("--results", type=Path, required=True, help="file to add results to, one JSON object a line")
     running.add_argument("--sample", action="store_true", help="only the points that the tests run by default")
-    running.add_argument("--operation", choices=list(SCENARIOS), action="append", help="only these")
+    running.add_argument("--operation", choices=list(EVERY), action="append", help="only these")
     making = commands.add_parser("table", help="write the page of the documentation to the terminal")
     making.add_argument("results", type=Path, nargs="+")
     args = parser.parse_args()
     if args.command == "run":
-        return 1 if run(args.release, args.results, args.operation or list(SCENARIOS), args.sample) else 0
+        return 1 if run(args.release, args.results, args.operation or list(EVERY), args.sample) else 0
     lines = [line for path in args.results for line in path.read_text().splitlines()]
     print(table([json.loads(line) for line in lines]))
     return 0

@@ -44,10 +44,10 @@ def main() -> int:
     except (CommandFailed, Mismatch, DemoFailed) as error:
         print(f"\nThe demonstration failed: {error}", file=sys.stderr)
         if (args.dir / "log").exists():
-            print(f"The cluster's logs are in {args.dir}/log; make demo-down stops it.", file=sys.stderr)
+            print(f"The cluster's logs are in {args.dir}/log; {how_to_end(args.dir)} stops it.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nInterrupted; make demo-down stops the cluster if it runs.", file=sys.stderr)
+        print(f"\nInterrupted; {how_to_end(args.dir)} stops the cluster if it runs.", file=sys.stderr)
         return 130
     return 0
 
@@ -112,7 +112,7 @@ def play(where: Path, work: Path, no_mount: bool) -> None:
 
 
 def _disks(terminal: Terminal, work: Path, env: dict[str, str], no_mount: bool) -> Disks:
-    missing = "it was asked for" if no_mount else why_not_mounted(env["PATH"])
+    missing = "it was asked for" if no_mount else why_not_mounted(env)
     if missing is None:
         return MountedDisks(terminal, work, env, REPO / "src/vdisk")
     terminal.say(f"Volumes are not mounted here but written through librbd, because {missing}.")
@@ -142,7 +142,12 @@ The cluster runs on. In a shell of yours:
     ceph vdisk op ls --format json-pretty
     tail -f {where}/log/ceph-mgr.x.log | grep vdisk
 
-make demo-down stops it and removes all of it."""
+{how_to_end(where)} stops it and removes all of it."""
+
+
+def how_to_end(where: Path) -> str:
+    """Return the command that stops the cluster in a directory."""
+    return "make demo-down" if str(where) == DEFAULT_DIR else f"make demo-down VDISK_DEMO_DIR={where}"
 
 
 if __name__ == "__main__":

@@ -44,17 +44,20 @@ class Disks(Protocol):
         """Close every disk that is open, and what was needed for that."""
 
 
-def why_not_mounted(path: str) -> str | None:
-    """Return what is missing for mounting volumes here; None when nothing is."""
+def why_not_mounted(env: dict[str, str]) -> str | None:
+    """Return what is missing for mounting volumes here; None when nothing is. ``env`` leads to programs and cluster."""
     if os.geteuid() != 0:
         return "mounting needs root rights"
     for device in DEVICES:
         if not device.exists():
             return f"there is no {device}"
     for program in PROGRAMS:
-        if shutil.which(program, path=path) is None:
+        if shutil.which(program, path=env["PATH"]) is None:
             return f"there is no {program}"
-    return None
+    # Debian sid's dies of an option: libfuse 3.18 frees the default. So help is asked for after one.
+    argv = ["rbd-fuse", "-c", env["CEPH_CONF"], "-p", "rbd", "--help"]
+    probe = subprocess.run(argv, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=30)
+    return "rbd-fuse crashes here" if probe.returncode < 0 else None
 
 
 class MountedDisks:
@@ -146,7 +149,7 @@ class MountedDisks:
         self._loops[name] = self._terminal.run(f"losetup --find --show {name}.rbd/{image}").strip()
 
     def _await_file(self, path: Path, name: str) -> None:
-        for _ in range(200):
+        for _ in range(1200):
             if self._fuse[name].poll() is not None:
                 break
             if os.path.ismount(path.parent) and path.exists():

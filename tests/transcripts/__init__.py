@@ -1,0 +1,1 @@
+"""The documentation's command lines, as something that runs: see `doc/testing.md`, "The documentation"."""
