@@ -1,6 +1,9 @@
 #!/bin/bash
 # Prepares a machine for development and tests: Debian packages that are missing, and a virtual environment with the
 # pinned tools. Does nothing when all is there. Needs root rights only when a package is missing.
+#
+# `bootstrap.sh demo` installs only what the demonstration needs, and makes no environment. Other arguments are more
+# packages, for what only some targets need.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -8,8 +11,16 @@ cache=${VDISK_CACHE:-.cache}
 packages=(
     ceph-mon ceph-mgr ceph-osd ceph-common ceph-mgr-modules-core python3-rados python3-rbd python3-ceph-argparse
     ceph-mgr-dashboard prometheus chromium chromium-driver
-    rbd-fuse debootstrap e2fsprogs xfsprogs python3-venv ca-certificates procps
+    rbd-fuse debootstrap buildah e2fsprogs xfsprogs python3-venv ca-certificates procps
+    "$@"
 )
+
+if [ "${1:-}" = demo ]; then
+    packages=(
+        ceph-mon ceph-mgr ceph-osd ceph-common ceph-mgr-modules-core python3-rados python3-rbd python3-ceph-argparse
+        rbd-fuse e2fsprogs procps
+    )
+fi
 
 missing=()
 for package in "${packages[@]}"; do
@@ -30,6 +41,8 @@ if [ ${#missing[@]} -gt 0 ]; then
     apt-get update -q </dev/null
     apt-get install -y -q --no-install-recommends "${missing[@]}" </dev/null
 fi
+
+[ "${1:-}" = demo ] && exit
 
 mkdir -p "$cache"
 wanted=$(cat tools/requirements-*.txt)

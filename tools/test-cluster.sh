@@ -12,13 +12,24 @@ while [ $# -gt 0 ] && [ "$1" != -- ]; do
 done
 [ $# -gt 0 ] && shift
 
+# A whole run leaves its results for `make matrix`; VDISK_RESULTS=again has a later run of some tests leave them, too.
+results=$cache/results
+mkdir -p "$results"
+
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 pids=()
 for release in "${releases[@]}"; do
+    junit=()
+    if [ $# -eq 0 ]; then
+        rm -f "$results/$release".again*.xml
+        junit=("--junitxml=$results/$release.xml")
+    elif [ -n "${VDISK_RESULTS:-}" ]; then
+        junit=("--junitxml=$results/$release.$VDISK_RESULTS.xml")
+    fi
     # -o cache_dir: runs beside each other must not share what pytest remembers.
     VDISK_RELEASES=$release "$cache/venv/bin/tox" -q run --skip-pkg-install -e cluster -- \
-        -o "cache_dir=$PWD/$cache/pytest-$release" "$@" </dev/null >"$out/$release" 2>&1 &
+        -o "cache_dir=$PWD/$cache/pytest-$release" "${junit[@]}" "$@" </dev/null >"$out/$release" 2>&1 &
     pids+=($!)
 done
 trap 'kill "${pids[@]}" 2>/dev/null; rm -rf "$out"; exit 130' INT TERM

@@ -8,8 +8,9 @@ daemons' logs are kept in `.cache/logs/<test>/`.
 import itertools
 import os
 import re
+import subprocess
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,11 +93,26 @@ def _start(cluster: Cluster, nodeid: str) -> None:
     cluster.ceph("config", "set", "mgr", "mgr/vdisk/check_interval", "0")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _versions(pytestconfig: pytest.Config, record_testsuite_property: Callable[[str, object], None]) -> None:
+    """Tell the results what they are of, for `make matrix`; in a run of one release, as those of `make test` are."""
+    releases = _releases(pytestconfig)
+    if not pytestconfig.getoption("xmlpath") or len(releases) != 1:
+        return
+    release = ensure_root(releases[0])
+    programs = {"ceph": ["/usr/bin/ceph-mgr", "--version"], "python": ["/usr/bin/python3", "--version"]}
+    for name, argv in programs.items():
+        said = subprocess.run(release.command(argv), capture_output=True, text=True, check=True).stdout
+        found = re.search(r"\d+\.\d+\.\d+", said)
+        record_testsuite_property(name, found[0] if found else said.strip())
+    record_testsuite_property("debian", release.suite)
+
+
 @pytest.fixture(scope="session")
 def cluster(release_name: str) -> Iterator[Cluster]:
     """A running cluster of the release, with two managers and vdisk enabled; shared by all tests, so leave it well."""
     ensure_root(release_name)
-    shared = Cluster(release_name, mgrs=2, conf={**FAST, "mon_mgr_beacon_grace": 5})
+    shared = Cluster(release_name, mgrs=2, conf=FAST)
     _start(shared, f"shared-{release_name}")
     yield shared
     shared.stop()

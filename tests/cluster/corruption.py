@@ -14,23 +14,24 @@ from typing import Any
 import rados
 import rbd
 
-from cluster.support import MIB, Vdisk, image_spec, omap, opened, set_omap
+from cluster.support import MIB, Vdisk, image_spec, omap, opened, rbd_tasks, set_omap
 from harness.cluster import Cluster
+from harness.wait import wait_for
 
 LAYERING = {"features": rbd.RBD_FEATURE_LAYERING, "old_format": False}
 SIZE = 4 * MIB
 
 
 class Corruption:
-    """Spoils things in one pool or namespace."""
+    """Spoils things in one pool or namespace. ``prefix`` makes names that are the same each time."""
 
-    def __init__(self, cluster: Cluster, vdisk: Vdisk, spec: str) -> None:
+    def __init__(self, cluster: Cluster, vdisk: Vdisk, spec: str, prefix: str | None = None) -> None:
         self.cluster = cluster
         self.vdisk = vdisk
         self.spec = spec
         self.expected: list[tuple[str, str]] = []
         """(class, key of the subject)."""
-        self._prefix = uuid.uuid4().hex[:8]
+        self._prefix = prefix or uuid.uuid4().hex[:8]
         self._count = 0
 
     def kinds(self) -> list[Callable[[], None]]:
@@ -86,14 +87,18 @@ class Corruption:
         with opened(self.cluster, self.spec) as ioctx:
             set_omap(ioctx, oid, {key.replace("_", "."): value.encode() for key, value in values.items()})
 
+    def _reserved(self, directory: str, prefix: str, name: str) -> str:
+        """Write only the key of a reservation; return its uuid."""
+        ident = str(uuid.uuid4())
+        with opened(self.cluster, self.spec) as ioctx:
+            set_omap(ioctx, directory, {prefix + name: ident.encode()})
+        return ident
+
     # -- journal -------------------------------------------------------------------------------------------------
 
     def make_key_without_object(self) -> None:
         """A driver died between the two writes of a reservation."""
-        ident, name = str(uuid.uuid4()), self.name()
-        with opened(self.cluster, self.spec) as ioctx:
-            set_omap(ioctx, "csi.volumes.default", {f"csi.volume.{name}": ident.encode()})
-        self.found("key_without_object", ident)
+        self.found("key_without_object", self._reserved("csi.volumes.default", "csi.volume.", self.name()))
 
     def make_key_without_object_but_image(self) -> None:
         """The object was lost."""
@@ -283,11 +288,89 @@ class Corruption:
                 ioctx.operate_write_op(op, "rbd_directory")
         self.found("snapshot_abandoned", volume["image_id"])
 
+    # -- group snapshots, where the release can make them -------------------------------------------------------------
+
+    def group_reserved_only(self) -> None:
+        """A driver died between the two writes of a reservation."""
+        self.found("key_without_object", self._reserved("csi.groups.default", "csi.volume.group.", self.name()))
+
+    def group_without_key(self) -> None:
+        """The directory key was lost."""
+        group = self._group()
+        with opened(self.cluster, self.spec) as ioctx, rados.WriteOpCtx() as op:
+            ioctx.remove_omap_keys(op, (f"csi.volume.group.{group['name']}",))
+            ioctx.operate_write_op(op, "csi.groups.default")
+        self.found("object_without_key", group["uuid"])
+
+    def group_unfinished(self) -> None:
+        """What made it died before it cut anything, and its intent is lost."""
+        self._begun_group(cut=False)
+
+    def group_unfinished_but_cut(self) -> None:
+        """The same after it was cut."""
+        self._begun_group(cut=True)
+
+    def group_member_lost(self) -> None:
+        """A snapshot of the group was removed by a driver that does not know of groups."""
+        group = self._group()
+        lost = min(group["snapshots"], key=lambda snap: snap["name"])  # which must not be chance: runs are compared
+        with opened(self.cluster, self.spec) as ioctx:
+            with rbd.Image(ioctx, lost["image"]) as image:
+                image.remove_snap(lost["image"])
+            rbd.RBD().remove(ioctx, lost["image"])
+        self.forget(lost, "snap")
+        self.found("group_member_lost", group["uuid"])
+
+    def group_left_over(self) -> None:
+        """The RBD group of a complete group snapshot stayed, with its snapshot."""
+        group = self._group()
+        images = [snap["source"]["image"] for snap in group["snapshots"]]
+        self._rbd_group(group["uuid"], images, cut=True)
+        self.found("leftover_group", group["uuid"])
+
+    def group_left_over_without_journal(self) -> None:
+        """The RBD group stayed, and nothing else."""
+        ident = str(uuid.uuid4())
+        self._rbd_group(ident, [self.volume()["image"]], cut=False)
+        self.found("leftover_group", ident)
+
+    def _group(self) -> dict[str, Any]:
+        """Make a sealed group snapshot of two volumes."""
+        volumes = ",".join(self.volume()["handle"] for _ in range(2))
+        made: dict[str, Any] = self.vdisk("group snap create", name=self.name(), volumes=volumes)
+        for snap in made["snapshots"]:
+            self.vdisk.sealed(snap["handle"])
+        return made
+
+    def _begun_group(self, cut: bool) -> None:
+        name = self.name()
+        ident = self._reserved("csi.groups.default", "csi.volume.group.", name)
+        self.set(f"csi.volume.group.{ident}", csi_groupname=f"csi-group-{ident}", csi_volname=name)
+        self._rbd_group(ident, [self.volume()["image"]], cut)
+        self.found("group_unfinished", ident)
+
+    def _rbd_group(self, ident: str, images: list[str], cut: bool) -> None:
+        with opened(self.cluster, self.spec) as ioctx:
+            rbd.RBD().group_create(ioctx, f"csi-group-{ident}")
+            group = rbd.Group(ioctx, f"csi-group-{ident}")
+            for image in images:
+                group.add_image(ioctx, image)
+            if cut:
+                group.create_snap("cut")
+
     # -- trash and tasks -----------------------------------------------------------------------------------------
 
     def make_trash_orphan(self) -> None:
         """In the trash without journal, task and operation."""
         self.found("trash_orphan", self._trashed())
+
+    def make_trash_remains(self) -> None:
+        """All that is left of an image is its entry in the trash: its removal was cut, and nobody knows of it."""
+        image_id = self._trashed()
+        with opened(self.cluster, self.spec) as ioctx:
+            ioctx.remove_object(f"rbd_header.{image_id}")
+            ioctx.remove_object(f"rbd_object_map.{image_id}")
+        self.found("trash_orphan", image_id)
 
     def make_trash_move_unfinished(self) -> None:
         """A move to the trash that was cut short."""
@@ -296,6 +379,33 @@ class Corruption:
             entry = omap(ioctx, "rbd_trash")[f"id_{image_id}"]
             set_omap(ioctx, "rbd_trash", {f"id_{image_id}": entry[:-1] + b"\x01"})
         self.found("trash_move_unfinished", image_id)
+
+    def task_without_image(self) -> str:
+        """A task whose image has a clone is tried again later; then the image goes, and the task stays. Its id."""
+        parent, child = self.name(), self.name()
+        with opened(self.cluster, self.spec) as ioctx:
+            rbd.RBD().create(ioctx, parent, SIZE, **LAYERING)
+            with rbd.Image(ioctx, parent) as image:
+                image_id = image.id()
+                image.create_snap("s")
+            flags = ("--rbd-default-clone-format", "2")
+            self.cluster.rbd("clone", *flags, f"{self.spec}/{parent}@s", f"{self.spec}/{child}")
+            rbd.RBD().trash_move(ioctx, parent, 0)
+            task = {"prefix": "rbd task add trash remove", "image_id_spec": f"{self.spec}/{image_id}"}
+            ret, out, status = self.cluster.mgr_command(task)
+            assert ret == 0, status
+            ident = str(json.loads(out)["id"])
+
+            def failed() -> bool:
+                return any(task["id"] == ident and task.get("retry_attempts") for task in rbd_tasks(self.cluster))
+
+            wait_for(failed, 30, "the task fails and waits for its next try")
+            rbd.RBD().remove(ioctx, child)
+            with rbd.Image(ioctx, image_id=image_id) as image:
+                image.remove_snap("s")
+            rbd.RBD().trash_remove(ioctx, image_id, True)
+        self.found("task_without_image", ident)
+        return ident
 
     def _trashed(self) -> str:
         volume = self.volume()

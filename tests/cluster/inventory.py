@@ -29,6 +29,7 @@ _DIRECTORIES = {
 _LABELS = {"csi.volume.": "volume", "csi.snap.": "snapshot", "csi.volume.group.": "group"}
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _ENTRY = re.compile(rf"csi\.(?:volume|snap|volume\.group)\.({_UUID.pattern})")
+_LOST = re.compile(r"(csi\.imageid=)[0-9a-f]+\b")
 _SCHEDULE_ID = re.compile(r"^(run|made)\.[0-9a-f]{12}")
 _PARTS = ("rbd_header", "rbd_object_map", "rbd_data", "journal")
 #: Objects that say nothing by being there: their keys are what counts, or they belong to RBD's own house.
@@ -200,14 +201,16 @@ class _Reader:
         image = decode_image("", image_id, header)
         parent = "no parent" if image.parent is None else f"parent {self._name(image.parent.image_id)}"
         snaps = ", ".join(map(self._snap, image.snaps)) or "no snapshots"
-        return f"{image.size} bytes, features {image.features:#x}, {parent}, {snaps}, {objects}"
+        grouped = ", in an RBD group" if image.group_id is not None else ""
+        return f"{image.size} bytes, features {image.features:#x}, {parent}, {snaps}, {objects}{grouped}"
 
     def _snap(self, snap: Snap) -> str:
         """Describe a snapshot and its clones."""
         # The name of a group's snapshot on an image is made of ids.
         former = re.sub(r"^\.group\..*", "of a group", snap.original_name or "")
         shown = f"snapshot {snap.name}" if snap.user else f"trashed snapshot {former}"
-        clones = ", ".join(sorted(self._name(child.image_id) for child in snap.children))
+        # Plain before they are sorted: the order of uuids is chance.
+        clones = ", ".join(sorted(self._plain(self._name(child.image_id)) for child in snap.children))
         return shown + (f" with clones {clones}" if clones else "")
 
     def _name(self, image_id: str) -> str:
@@ -221,6 +224,9 @@ class _Reader:
             for key, value in omap(self._ioctx, oid).items():
                 labels[value.decode()] = f"<{_LABELS[prefix]} {key.removeprefix(prefix)}>"
         labels.update({image_id: f"<id of {name}>" for image_id, name in self._known.items()})
+        for key, value in omap(self._ioctx, "rbd_group_directory").items():
+            if key.startswith("name_"):
+                labels[string(value)] = f"<id of {key.removeprefix('name_')}>"
         return labels
 
     def _plain(self, line: str) -> str:
@@ -228,7 +234,9 @@ class _Reader:
             line = re.sub(rf"(?<![0-9a-f]){re.escape(raw)}(?![0-9a-f])", self._labels[raw], line)
         for uuid, label in self._labels.items():  # labels of image ids have names with uuids inside
             line = line.replace(uuid, label)
-        return _UUID.sub("<uuid>", line)
+        for uuid in filter(_UUID.fullmatch, self._labels):  # a name that was taken is given with a part of the uuid
+            line = re.sub(rf"-{uuid[:8]}(?!-)", "-<of its uuid>", line)
+        return _LOST.sub(r"\1<id of no image>", _UUID.sub("<uuid>", line))
 
 
 def _intent(value: bytes) -> str:

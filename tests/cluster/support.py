@@ -4,6 +4,9 @@ import contextlib
 import errno
 import json
 import re
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,7 +26,7 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 _COMMON = ["name", "handle", "uuid", "pool", "namespace", "image", "image_id"]
 VOLUME_FIELDS = [*_COMMON, "size", "state", "created_at", "source"]
 SNAPSHOT_FIELDS = [*_COMMON, "source", "size", "created_at", "state", "ready_to_use", "sealed"]
-INFO_FIELDS = ["used", "parents", "depth", "watchers", "exclusive", "held_by", "frees"]
+INFO_FIELDS = ["used", "parents", "depth", "watchers", "exclusive", "held_by", "frees", "frees_with"]
 OPERATION_FIELDS = ["id", "kind", "target", "state", "step", "progress", "waiting_for", "started_at", "error"]
 
 ERRNO = {
@@ -61,7 +64,7 @@ class Refusal:
 class Vdisk:
     """``vdisk`` commands of one cluster as one entity, in JSON, with a deadline each."""
 
-    def __init__(self, cluster: Cluster, entity: str = ADMIN, timeout: float = 40) -> None:
+    def __init__(self, cluster: Cluster, entity: str = ADMIN, timeout: float = 60) -> None:
         self.cluster = cluster
         self.entity = entity
         self.timeout = timeout
@@ -70,16 +73,25 @@ class Vdisk:
         """Send ``vdisk <words>`` with exactly these arguments."""
         return self.cluster.mgr_command({"prefix": f"vdisk {words}", **args}, entity=self.entity, timeout=self.timeout)
 
+    def patiently(self, words: str, **args: Any) -> tuple[int, str, str]:
+        """Send a command in JSON, again while it is still running after the time that commands wait by themselves."""
+
+        def settled() -> tuple[int, str, str] | None:
+            answer = self.raw(words, **{"format": "json", **args})
+            return None if "wait" not in args and answer[2].startswith("pending: ") else answer
+
+        return wait_for(settled, 60, f"vdisk {words} {args} is through", ignore=())
+
     def __call__(self, words: str, **args: Any) -> Any:
         """Send a command that has to work and return what its JSON holds."""
-        ret, out, status = self.raw(words, **{"format": "json", **args})
+        ret, out, status = self.patiently(words, **args)
         if ret:
             raise CommandFailed(f"vdisk {words} {args}: {ret} {status or out}")
         return json.loads(out)
 
     def refused(self, words: str, **args: Any) -> Refusal:
         """Send a command that has to fail, check the form of its error and return it."""
-        ret, out, status = self.raw(words, **{"format": "json", **args})
+        ret, out, status = self.patiently(words, **args)
         assert ret != 0, f"vdisk {words} {args} worked: {out}"
         return check_error(ret, out, status)
 
@@ -95,14 +107,37 @@ class Vdisk:
         return wait_for(answered, timeout, f"vdisk {words} works", ignore=(CommandFailed,))
 
     def sealed(self, snapshot: str, timeout: float = 20) -> dict[str, Any]:
-        """Wait until a snapshot is sealed and return it."""
+        """Wait until a snapshot is sealed and return it.
+
+        The seal is in the image's header before its object map is there and before vdisk lets go of the image: what
+        makes it has to be over, too.
+        """
 
         def look() -> Any:
             info = self("snap info", snapshot=snapshot)
-            return info if info["sealed"] else None
+            place = "/".join(filter(None, (info["pool"], info["namespace"])))
+            sealing = any(
+                op["target"] == f"{place}/{info['name']}" or ("group" in info and op["kind"] == "group snap create")
+                for op in self.moving(place)
+            )
+            return info if info["sealed"] and not sealing else None
 
         found: dict[str, Any] = wait_for(look, timeout, f"{snapshot} is sealed")
         return found
+
+    def recovered(self) -> bool:
+        """Tell whether vdisk has read all that the mgr before this one began: before, it knows of none of that."""
+        return not self("status").get("recovering")
+
+    def moving(self, spec: str = "", may_wait: bool = True) -> list[dict[str, Any]]:
+        """Return the operations (of a pool or namespace) that are neither over nor, if they may, wait for clones."""
+        return [
+            op
+            for op in self("op ls")
+            if (not spec or op["target"].startswith(spec + "/"))
+            and op["state"] not in ("done", "failed")
+            and not (may_wait and op["state"] == "waiting" and op["step"] == "await-children")
+        ]
 
     def operations(self, spec: str) -> list[dict[str, Any]]:
         """Return the operations whose target lies in a pool (and all its namespaces) or a namespace."""
@@ -113,6 +148,7 @@ class Vdisk:
         pool, _, _ = spec.partition("/")
 
         def done() -> bool:
+            assert self.recovered()
             left = [op for op in self.operations(spec) if op["state"] not in ("done", "failed")]
             assert not left, left
             tasks = [task for task in rbd_tasks(self.cluster) if task["refs"].get("pool_name") == pool]
@@ -144,6 +180,11 @@ def check_error(ret: int, out: str, status: str) -> Refusal:
     return Refusal(code, message, error["details"])
 
 
+def wait_recovered(cluster: Cluster) -> None:
+    """Wait until vdisk, which answers before, has read what the mgr before this one began."""
+    wait_for(Vdisk(cluster).recovered, 40, "vdisk has read what was begun")
+
+
 def rbd_tasks(cluster: Cluster) -> list[dict[str, Any]]:
     """Return what ``ceph rbd task list`` shows."""
     ret, out, status = cluster.mgr_command({"prefix": "rbd task list", "format": "json"}, timeout=20)
@@ -173,6 +214,11 @@ def pool_id(cluster: Cluster, spec: str) -> int:
     """Return the id of the pool of a spec."""
     with opened(cluster, spec) as ioctx:
         return int(ioctx.get_pool_id())
+
+
+def another(handle: str) -> str:
+    """Return a handle of the same form and pool that leads to nothing."""
+    return handle[:-36] + "00000000-0000-4000-8000-000000000000"
 
 
 def image_spec(thing: Mapping[str, Any]) -> str:
@@ -255,6 +301,7 @@ def inventory(cluster: Cluster) -> dict[tuple[str, str, str], tuple[bytes, dict[
     """
     found = {}
     handle = cluster.connect()
+    handle.wait_for_latest_osdmap()  # or pools that were removed just now are still there
     for pool in handle.list_pools():
         if pool.startswith((".", "device_")):
             continue
@@ -263,7 +310,9 @@ def inventory(cluster: Cluster) -> dict[tuple[str, str, str], tuple[bytes, dict[
             listed = [(item.nspace, item.key) for item in ioctx.list_objects()]
             for namespace, key in listed:
                 ioctx.set_namespace(namespace)
-                found[pool, namespace, key] = (bytes(ioctx.read(key, 4096)), omap(ioctx, key))
+                # Data that was in snapshots is listed until it is trimmed.
+                with contextlib.suppress(rados.ObjectNotFound):
+                    found[pool, namespace, key] = (bytes(ioctx.read(key, 4096)), omap(ioctx, key))
     return found
 
 
@@ -274,7 +323,19 @@ def differences(before: Mapping[Any, Any], after: Mapping[Any, Any]) -> list[Any
 
 @contextlib.contextmanager
 def unchanged(cluster: Cluster) -> Iterator[None]:
-    """Assert that the block changes nothing in any pool."""
+    """Assert that the block changes nothing in any pool.
+
+    Answers come before the end of what was asked for (seals, reclaiming, the erasure of intents): that is waited for.
+    """
+    vdisk = Vdisk(cluster)
+
+    def at_rest() -> bool:
+        assert vdisk.recovered()
+        moving = vdisk.moving()
+        assert not moving, moving
+        return True
+
+    wait_for(at_rest, 40, "nothing is under way")
     before = inventory(cluster)
     yield
     after = inventory(cluster)
@@ -283,5 +344,70 @@ def unchanged(cluster: Cluster) -> Iterator[None]:
 
 
 def mgr_log(cluster: Cluster) -> str:
-    """Return what all managers logged so far."""
+    """Return what all managers logged so far. Each writes on a thread of its own, which may lag: it is told to."""
+    for name, daemon in cluster.mgrs.items():
+        if daemon.running:
+            cluster.ceph(
+                "--admin-daemon", str(cluster.layout.sockets / f"mgr.{name}.asok"), "log", "flush", check=False
+            )
     return "".join(daemon.log() for daemon in cluster.mgrs.values())
+
+
+# -- clients that are in the way ---------------------------------------------------------------------------------------
+
+_OWNER = """
+import sys, rados, rbd
+conf, keyring, pool, image = sys.argv[1:]
+handle = rados.Rados(name="client.admin", conffile=conf, conf={"keyring": keyring, "log_file": ""})
+handle.connect()
+ioctx = handle.open_ioctx(pool)
+opened = rbd.Image(ioctx, image)
+opened.lock_acquire(rbd.RBD_LOCK_MODE_EXCLUSIVE)
+opened.write(b"mine", 0)
+print("locked", flush=True)
+sys.stdin.read()
+opened.close()
+ioctx.close()
+handle.shutdown()
+"""
+
+
+@contextlib.contextmanager
+def silent_owner(cluster: Cluster, pool: str, image: str) -> Iterator["subprocess.Popen[str]"]:
+    """Have a client hold an image's exclusive lock and stop answering.
+
+    Who wants the lock gets it after ``SIGCONT``; ``communicate("")`` has the client end in good order. However long
+    that takes: the OSD, which takes a client that says nothing for 30 s for dead, is told to be patient with this one.
+    """
+    for name in cluster.osds:
+        cluster.ceph("tell", f"osd.{name}", "config", "set", "osd_client_watch_timeout", "3600")
+    keyring = str(cluster.layout.keyring("client.admin"))
+    argv = [sys.executable, "-c", _OWNER, str(cluster.conf_path), keyring, pool, image]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as owner:
+        try:
+            assert owner.stdout is not None
+            assert owner.stdout.readline() == "locked\n"
+            for name in cluster.osds:
+                cluster.ceph("tell", f"osd.{name}", "config", "set", "osd_client_watch_timeout", "30")
+            owner.send_signal(signal.SIGSTOP)
+            yield owner
+        finally:
+            owner.kill()
+
+
+def leave_link(ioctx: rados.Ioctx, image: str) -> None:
+    """Flatten an image and leave it as a flattening does that is cut before its last step.
+
+    All data is its own, its parent's snapshot is gone, and its header still leads there. ``image`` has to be the only
+    clone of a snapshot that was removed.
+    """
+    with rbd.Image(ioctx, image) as handle:
+        header = f"rbd_header.{handle.id()}"
+        linked = omap(ioctx, header)
+        handle.flatten()
+    # What only the last step changes: the link, and the overlap in the records of snapshots.
+    changed = {key: value for key, value in linked.items() if key == "parent" or key.startswith("snapshot_")}
+    set_omap(ioctx, header, changed)
+    with contextlib.suppress(rbd.ImageNotFound):
+        rbd.Image(ioctx, image, read_only=True).close()
+        raise AssertionError(f"{image} is found although its parent's snapshot is gone")

@@ -71,7 +71,14 @@ def test_copies_have_the_layout_that_is_asked_for(cluster: Cluster, vdisk: Vdisk
     kept = {"layering", "exclusive-lock", "object-map", "fast-diff", "deep-flatten"}
     assert layout_of(cluster, restored)[:2] == (kept, 2 * MIB)
     assert layout_of(cluster, cloned)[:2] == ({"layering", "exclusive-lock"}, 2 * MIB)
-    for words, source in sources:
+    for number, (words, source) in enumerate(sources):
+        # An object size alone means objects without stripes, whatever librbd would make of it.
+        for size in (64 * KIB, 8 * MIB):
+            for target in (pool, data):
+                copy = vdisk(words, **source, name=f"objects-{number}-{size}", pool_spec=target, object_size=str(size))
+                made.append((target, copy))
+                assert layout_of(cluster, copy)[1:] == (size, None, None, None)
+                assert read_image(cluster, target, copy["image"], 7000, MIB) == b"content" * 1000
         for bad, code in (
             ({"stripe_unit": "4M", "stripe_count": 2}, "invalid_argument"),
             ({"stripe_unit": "64K"}, "invalid_argument"),

@@ -13,6 +13,7 @@ import random
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,7 +29,7 @@ from harness.client import Answer
 from harness.cluster import Cluster
 from harness.config import FAST, Conf
 from harness.releases import ensure_root
-from harness.wait import wait_for
+from harness.wait import BUSY, wait_for
 
 CLIENTS = 16
 OPERATIONS = int(os.environ.get("VDISK_FAILOVER_OPS", "80"))
@@ -66,6 +67,10 @@ class Client:
         self._cluster = cluster
         self._handle = cluster.new_handle()
         self.repeats = 0
+
+    def close(self) -> None:
+        """Disconnect: to a mgr, each client is a connection."""
+        self._handle.shutdown()
 
     def __call__(self, words: str, **args: Any) -> tuple[int, dict[str, Any]]:
         """Send a command until it is answered with something else than EAGAIN; return code and JSON."""
@@ -115,7 +120,10 @@ class Model:
     snapshots: dict[str, str] = field(default_factory=dict)
     handles: dict[str, set[str]] = field(default_factory=dict)
     plain: set[str] = field(default_factory=set)
-    operations: int = 0
+    operations: Counter[str] = field(default_factory=Counter)
+    """Commands that were answered for good, by their words."""
+    longest: float = 0.0
+    """Seconds until the slowest of them was."""
 
 
 class Actor:
@@ -145,13 +153,14 @@ class Actor:
 
     def _do(self, words: str, wanted: tuple[int, ...] = (0,), **args: Any) -> dict[str, Any]:
         """Ask with some patience or none; when none, ask again until it is there."""
-        wait = self._random.choice(["0", "0.5", "5"])
+        wait, began = self._random.choice(["0", "0.5", "5"]), time.monotonic()
         ret, answer = self.client(words, wait=wait, **args)
         assert ret in wanted, (words, args, ret, answer)
         if ret == 0 and answer.get("state") == "pending":
             ret, answer = self.client(words, wait="20", **args)
             assert ret in wanted, (words, args, ret, answer)
-        self.model.operations += 1
+        self.model.operations[words] += 1
+        self.model.longest = max(self.model.longest, time.monotonic() - began)
         return answer
 
     def _made(self, name: str, answer: dict[str, Any], size: int) -> None:
@@ -268,12 +277,8 @@ def quiet(cluster: Cluster, pool: str) -> inventory.Inventory:
     vdisk = Vdisk(cluster)
 
     def calm() -> inventory.Inventory | None:
-        busy = [
-            op
-            for op in vdisk.operations(pool)
-            if op["state"] not in ("done", "failed")
-            and not (op["state"] == "waiting" and op["step"] == "await-children")
-        ]
+        assert vdisk.recovered()
+        busy = vdisk.moving(pool)
         assert not busy, busy
         found = inventory.take(cluster.connect(), pool)
         tasks = [line for line in found.lines if line.startswith("task ")]
@@ -305,10 +310,12 @@ def agree(cluster: Cluster, pool: str, actors: Sequence[Actor]) -> tuple[dict[st
 
 def remove_all(cluster: Cluster, pool: str) -> None:
     """Remove all volumes and snapshots, and wait until nothing at all is left."""
-    client, vdisk = Client(cluster), Vdisk(cluster)
-    for kind, argument in (("snap", "snapshot"), ("volume", "volume")):
-        for item in vdisk(f"{kind} ls", pool_spec=pool):
-            assert client(f"{kind} rm", **{argument: item["handle"]})[0] in (0, -errno.ENOENT)
+    vdisk = Vdisk(cluster)
+    with contextlib.closing(Client(cluster)) as client:
+        for kind, argument in (("snap", "snapshot"), ("volume", "volume")):
+            for item in vdisk(f"{kind} ls", pool_spec=pool):
+                ret, told = client(f"{kind} rm", **{argument: item["handle"]})
+                assert ret in (0, -errno.ENOENT), told
 
     def empty() -> bool:
         found = inventory.take(cluster.connect(), pool)
@@ -324,7 +331,7 @@ def test_acknowledged_results_are_true_after_five_failovers(pair: Cluster, pool:
     finished = threading.Event()
 
     def done() -> int:
-        return sum(actor.model.operations for actor in actors)
+        return sum(actor.model.operations.total() for actor in actors)
 
     def enough() -> bool:
         return finished.is_set() and done() >= OPERATIONS
@@ -405,7 +412,7 @@ def test_each_of_ten_blocklistings_in_a_row_is_overcome_in_ten_seconds(pair: Clu
     stop.set()
     crowd.join(PATIENCE)
     print("recovered after", " ".join(f"{seconds:.1f}" for seconds in took), "s")
-    assert max(took) < 10, took
+    assert max(took) < 10 * BUSY, took
     quiet(pair, pool)
     remove_all(pair, pool)
     assert pair.crash_dumps() == []
@@ -470,8 +477,12 @@ def test_stops_within_seconds_with_a_hundred_operations_under_way_and_goes_on_la
     with contextlib.ExitStack() as stack:
         stack.enter_context(slow_monitors(pair))
         for how, count in (("terminate", 140), ("fail", 30), ("disable", 30)):
-            names += burst(pair, pool, how, count)
-            busy = under_way(pair)
+            busy = 0
+            for more in range(5):  # ten are done in a second, and how long it takes to ask for them is chance
+                names += burst(pair, pool, f"{how}-{more}-", count)
+                busy = under_way(pair)
+                if busy > 30:
+                    break
             assert busy > 30, f"only {busy} operations were still under way"
             before = pair.mgr_map()
             old = pair.mgrs[before["active_name"]]
@@ -487,7 +498,7 @@ def test_stops_within_seconds_with_a_hundred_operations_under_way_and_goes_on_la
             seconds = time.monotonic() - began
             print(f"{how} with {busy} operations under way: {seconds:.1f} s until the old mgr was out of the way")
             assert old.running is (how != "terminate")
-            assert seconds < 10, f"{how}: {seconds:.1f} s until the old mgr was out of the way"
+            assert seconds < 10 * BUSY, f"{how}: {seconds:.1f} s until the old mgr was out of the way"
             if how == "terminate":
                 old.start()
                 pair.wait_standby(before["active_name"])

@@ -2,11 +2,14 @@
 
 import contextlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import rbd
 
 from cluster.support import MIB, Vdisk, image_spec, opened, read_image, write_image
+from cluster.test_groups import named
 from cluster.test_removal import make
 from harness.cluster import Cluster
 from harness.wait import wait_for
@@ -89,6 +92,37 @@ def test_the_hard_bound_is_told_and_what_waits_goes_on(cluster: Cluster, vdisk: 
     assert held == b"".join(block(at) for at in range(4))
 
 
+def test_every_member_of_a_group_snapshot_is_held_to_the_bounds(cluster: Cluster, vdisk: Vdisk, pool: str) -> None:
+    if not vdisk("status")["group_snapshots"]:
+        pytest.skip("this release's librbd clones no group snapshots")
+    pair = [make(vdisk, pool, name, size=str(4 * MIB)) for name in ("a0", "b0")]
+    taken: list[tuple[dict[str, Any], int]] = []
+
+    def group(name: str, written: int) -> dict[str, Any]:
+        for volume in pair:
+            write_image(cluster, pool, volume["image"], block(written), written * BLOCK)
+        made: dict[str, Any] = vdisk.until("group snap create", name=name, volumes=named(pair))
+        taken.extend((snap, written + 1) for snap in made["snapshots"])
+        return made
+
+    with bounds(cluster, snapshots_soft=2, snapshots_hard=3, clone_depth_soft=2, clone_depth_hard=2):
+        for number in range(6):
+            group(f"g{number}", number)
+            assert all(snap_count(cluster, pool, volume["image"]) <= 3 for volume in pair)
+        for number in range(6, 9):  # a volume of each snapshot, a snapshot of each such volume, and so on
+            deep = group(f"g{number}", number)
+            assert all(vdisk("snap info", snapshot=snap["handle"])["depth"] <= 2 for snap in deep["snapshots"])
+            pair = [
+                vdisk.until("volume restore", snapshot=snap["handle"], name=f"{name}{number}")
+                for snap, name in zip(deep["snapshots"], "ab", strict=True)
+            ]
+            assert all(vdisk("volume info", volume=volume["handle"])["depth"] <= 2 for volume in pair)
+    assert flattened(vdisk, pool)
+    for snap, blocks in taken:
+        held = read_image(cluster, pool, snap["image"], 10 * BLOCK)
+        assert held == b"".join(block(at) for at in range(blocks)).ljust(len(held), b"\0"), snap["name"]
+
+
 def test_the_snapshots_of_one_image_are_bounded(cluster: Cluster, vdisk: Vdisk, pool: str) -> None:
     volume = make(vdisk, pool, "v0")
     write_image(cluster, pool, volume["image"], block(0))
@@ -114,3 +148,32 @@ def test_the_snapshots_of_one_image_are_bounded(cluster: Cluster, vdisk: Vdisk, 
             return refusal.code == "unsupported" and "snapshots_hard" in refusal.message
 
         wait_for(settled, 60, "only snapshots by hand are left")
+
+
+def test_four_hundred_and_fifty_snapshots_and_not_one_more(cluster: Cluster, vdisk: Vdisk, pool: str) -> None:
+    """The bounds as they are by default, on an image that has as many snapshots of somebody's own."""
+    # Without an exclusive lock snapshots of one image are taken side by side, many in one round of the monitors.
+    volume = make(vdisk, pool, "v0", image_features="layering")
+    write_image(cluster, pool, volume["image"], block(0))
+    hard = DEFAULTS["snapshots_hard"]
+    with opened(cluster, pool) as ioctx, ThreadPoolExecutor(8) as threads:
+
+        def several(first: int) -> None:
+            with rbd.Image(ioctx, volume["image"]) as image:
+                for number in range(first, hard - 1, 8):
+                    image.create_snap(f"by-hand-{number:03}")
+
+        list(threads.map(several, range(8)))
+    last = vdisk("snap create", image_spec=image_spec(volume), snap_name="last")
+    assert snap_count(cluster, pool, volume["image"]) == hard
+    # The one that is vdisk's own is kept by its clone alone: that is flattened, and then it makes room.
+    more = vdisk.until("snap create", image_spec=image_spec(volume), snap_name="more")
+    assert [name.partition("csi-snap-")[2] for name in flattened(vdisk, pool)] == [last["uuid"]]
+    assert snap_count(cluster, pool, volume["image"]) == hard
+    assert all(read_image(cluster, pool, shot["image"], BLOCK) == block(0) for shot in (last, more))
+    vdisk("snap rm", snapshot=more["handle"])
+    vdisk.drained(pool)
+    with opened(cluster, pool) as ioctx, rbd.Image(ioctx, volume["image"]) as image:
+        image.create_snap("by-hand-last")
+    refusal = vdisk.refused("snap create", image_spec=image_spec(volume), snap_name="none")
+    assert (refusal.code, f"has {hard} snapshots" in refusal.message) == ("unsupported", True)

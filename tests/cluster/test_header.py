@@ -145,6 +145,7 @@ def test_shapes_of_images(cluster: Cluster, images: Images, pool_spec: str) -> N
     assert striped.features & STRIPING
     assert images.find(where_of(cluster, pool_spec), "no-such-image") is None
     assert images.find_id(where_of(cluster, pool_spec), "1234567890ab") is None
+    assert images.name_of(where_of(cluster, pool_spec), "1234567890ab") is None
     assert images.load(where_of(cluster, pool_spec), "no-such-image", "1234567890ab") is None
 
 
@@ -299,7 +300,9 @@ def test_trash(cluster: Cluster, images: Images, pool_spec: str) -> None:
         with rbd.Image(ioctx, "image") as image:
             image.create_snap("s")
         before = compare(cluster, images, pool_spec, "image")
+        assert images.name_of(where, before.id) == ("image", False)
         rbd.RBD().trash_move(ioctx, "image", 0)
+        assert images.name_of(where, before.id) == ("image", True)
         assert images.find(where, "image") is None
         assert not images.partial(where, "image")
         trashed = images.find_id(where, before.id)

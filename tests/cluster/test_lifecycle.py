@@ -126,6 +126,7 @@ def test_fields_are_those_of_the_design(cluster: Cluster, vdisk: Vdisk, pool_spe
     for parent in info["parents"]:
         assert (parent["pool"], parent["namespace"], parent["trashed"]) == (pool, namespace, False)
 
+    vdisk.drained(pool_spec)
     operations = vdisk.operations(pool_spec)
     assert [op["kind"] for op in operations] == ["volume create", "snap create", "volume restore"]
     for op in operations:
@@ -496,7 +497,8 @@ def test_dry_run_shows_the_steps_and_changes_nothing(cluster: Cluster, vdisk: Vd
             ],
         ),
     ]
-    operations = vdisk("op ls")
+    vdisk.drained(pool)
+    operations = vdisk.operations(pool)
     with unchanged(cluster):
         for words, args, steps in runs:
             answer = vdisk(words, **args, dry_run=True)
@@ -508,7 +510,8 @@ def test_dry_run_shows_the_steps_and_changes_nothing(cluster: Cluster, vdisk: Vd
         assert vdisk.refused("volume resize", volume=volume["handle"], size="1M", dry_run=True).code == "out_of_range"
         differs = vdisk.refused("volume create", pool_spec=pool, name="pvc", size="1M", dry_run=True)
         assert differs.code == "already_exists"
-    assert vdisk("op ls") == operations
+    assert vdisk.operations(pool) == operations
+    assert vdisk.operations(pool_ns) == []
     changing = {"volume create", "volume restore", "volume clone", "volume resize", "volume rm", "snap create"}
     assert {words for words, _, _ in runs} == {*changing, "snap rm"}
 

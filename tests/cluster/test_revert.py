@@ -21,7 +21,6 @@ from cluster.support import (
 from cluster.test_removal import assert_nothing_left, make, snap
 from cluster.test_undelete import checksum, filled
 from harness.cluster import Cluster
-from harness.wait import wait_for
 
 
 @pytest.fixture
@@ -83,8 +82,7 @@ def test_content_handle_and_other_snapshots(cluster: Cluster, vdisk: Vdisk, pool
         vdisk("volume rm", volume=item["handle"])
     vdisk("trash purge", pool_spec=pool_spec, older_than="0")
     vdisk.drained(pool_spec)
-    # Data that was in snapshots goes when the OSD has trimmed them.
-    wait_for(lambda: assert_nothing_left(cluster, pool_spec) or True, 30, "nothing is left")
+    assert_nothing_left(cluster, pool_spec)
 
 
 def test_what_it_refuses(cluster: Cluster, vdisk: Vdisk, pool: str) -> None:

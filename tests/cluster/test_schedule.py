@@ -16,6 +16,7 @@ import rbd
 
 from cluster.support import MIB, Vdisk, image_names, image_spec, journal, omap, opened, set_omap, trash, write_image
 from cluster.test_crash import lighten
+from cluster.test_faults import wait_full
 from cluster.test_removal import make
 from harness.cluster import Cluster
 from harness.config import FAST
@@ -307,7 +308,7 @@ def test_a_full_pool_is_told_and_made_good(timed: Timed, new_pool: Callable[[], 
     make(vdisk, pool, "pvc", size="4M")
     vdisk("schedule add", pool_spec=f"{pool}/pvc", interval="1h")
     cluster.mon("osd pool set-quota", pool=pool, field="max_objects", val="3")
-    wait_for(lambda: "POOL_FULL" in cluster.health()["checks"], 60, "the pool is full", interval=0.1)
+    wait_full(cluster, pool)
     timed.next()
     row = timed.until(f"{pool}/pvc", state="failing", made=0)
     assert row["error"].startswith("no_space: ")

@@ -78,6 +78,9 @@ def test_a_family_through_the_trash_and_across_pools(
     snap = wait_for(alone, 30, "the clones are gone")
     assert snap["frees_with"] == [f"{image_spec(volume)} (in the trash)"]
     assert snap["frees"] == 8 * MIB
+    info = vdisk("snap info", snapshot=shot["handle"])
+    for fact in ("used", "exclusive", "depth", "watchers", "held_by", "frees", "frees_with", "created_at", "size"):
+        assert info[fact] == snap[fact], fact
     vdisk("snap rm", snapshot=shot["handle"])
     vdisk.drained(pool_spec)
     assert vdisk("tree", pool_spec=pool_spec) == []

@@ -10,6 +10,7 @@ import rbd
 from cluster.support import (
     MIB,
     Vdisk,
+    another,
     has_task_queue,
     image_names,
     image_spec,
@@ -64,7 +65,8 @@ def test_a_volume_comes_back_whole(cluster: Cluster, vdisk: Vdisk, pool_spec: st
     assert vdisk.refused("volume info", volume=volume["handle"]).code == "not_found"
     assert not any(journal(cluster, pool_spec).values())
     assert trash(cluster, pool_spec) == {volume["image_id"]: volume["image"]}
-    (row,) = vdisk("trash ls", pool_spec=pool_spec)
+    (row,) = vdisk("trash ls", pool_spec=pool_spec, limit=5)
+    assert vdisk("trash ls", pool_spec=pool_spec, marker=row["id"]) == []
     assert (row["id"], row["name"], row["handle"]) == (volume["image_id"], "pvc", volume["handle"])
     # librbd itself lets nobody remove it, and nobody asked rbd_support to.
     with opened(cluster, pool_spec) as ioctx, pytest.raises(rbd.PermissionError):
@@ -116,10 +118,15 @@ def test_another_name_and_what_is_in_the_way(cluster: Cluster, vdisk: Vdisk, poo
     for args, code in (
         ({"id": "nonsense"}, "invalid_argument"),
         ({"id": f"{pool}/10bad"}, "not_found"),
-        ({"id": volume["handle"][:-1] + "0"}, "not_found"),
+        ({"id": another(volume["handle"])}, "not_found"),
     ):
         assert vdisk.refused("trash restore", **args).code == code
     assert vdisk.refused("volume rm", volume=other["handle"], keep_for="soon").code == "invalid_argument"
+
+
+def until_below(cluster: Cluster, vdisk: Vdisk, spec: str, part: float) -> list[str]:
+    """Return what a purge would remove until less than a part of the pool is used."""
+    return [row["name"] for row in vdisk("trash purge", pool_spec=spec, threshold=part, dry_run=True)["purged"]]
 
 
 def test_purge_before_the_time_and_expiry_by_itself(cluster: Cluster, vdisk: Vdisk, pool_spec: str) -> None:
@@ -131,6 +138,22 @@ def test_purge_before_the_time_and_expiry_by_itself(cluster: Cluster, vdisk: Vdi
     vdisk("snap rm", snapshot=shot["handle"], keep_for="7d")
     planned = vdisk("trash purge", pool_spec=pool_spec, older_than="0", dry_run=True)
     assert [row["name"] for row in planned["purged"]] == ["first", "shot"]
+    assert [step["step"] for step in planned["steps"]].count("erase-record") == 2
+    assert until_below(cluster, vdisk, pool_spec, 1.0) == []
+    # What two volumes have written, as the mgr's statistics show it some seconds later: less one object of the oldest.
+    pool = pool_spec.partition("/")[0]
+
+    def usage() -> float:
+        found = next(each for each in cluster.ceph_json("df")["pools"] if each["name"] == pool)["stats"]
+        stored, free = found["stored"], found["max_avail"]
+        return (stored - MIB) / (stored + free) if stored > 10 * MIB else 0.0
+
+    def first_only() -> bool:
+        bound = usage()
+        return bound > 0 and until_below(cluster, vdisk, pool_spec, bound) == ["first"]
+
+    wait_for(first_only, 40, "the oldest would go to be below what is used now")
+    assert until_below(cluster, vdisk, pool_spec, 0.0) == ["first", "shot"]
     assert vdisk("trash purge", pool_spec=pool_spec)["purged"] == []
     assert [row["name"] for row in vdisk("trash purge", pool_spec=pool_spec, keep_last=1)["purged"]] == ["first"]
     assert [row["name"] for row in vdisk("trash purge", pool_spec=pool_spec, older_than="0")["purged"]] == ["shot"]
@@ -158,3 +181,23 @@ def test_kept_volumes_survive_a_failover(cluster: Cluster, vdisk: Vdisk, pool: s
     assert checksum(cluster, pool, back["image"]) == content
     assert [p["image"] for p in vdisk("volume info", volume=clone["handle"])["parents"]] == [volume["image"]]
     assert image_spec(back) == image_spec(volume)
+
+
+def test_the_option_keeps_where_no_argument_says(cluster: Cluster, vdisk: Vdisk, pool: str) -> None:
+    kept, gone = make(vdisk, pool, "kept"), make(vdisk, pool, "gone")
+    cluster.ceph("config", "set", "mgr", "mgr/vdisk/trash_keep_for", "7d")
+    try:
+
+        def keeps() -> bool:
+            plan = vdisk("volume rm", volume=kept["handle"], dry_run=True)
+            return bool(plan["steps"][0]["step"] == "put-record")
+
+        wait_for(keeps, 20, "the option's effect")
+        vdisk("volume rm", volume=kept["handle"])
+        vdisk("volume rm", volume=gone["handle"], keep_for="0")
+    finally:
+        cluster.ceph("config", "set", "mgr", "mgr/vdisk/trash_keep_for", "")
+    vdisk.drained(pool)
+    (row,) = vdisk("trash ls", pool_spec=pool)
+    assert (row["handle"], row["kind"], row["name"]) == (kept["handle"], "volume", "kept")
+    assert vdisk("trash restore", id=kept["handle"])["handle"] == kept["handle"]

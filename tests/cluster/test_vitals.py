@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import rados
 import rbd
 
-from cluster.support import Vdisk, image_spec, opened
+from cluster.support import Vdisk, has_task_queue, image_spec, opened, set_omap, trash
 from cluster.test_guards import bounds
 from cluster.test_removal import make
 from harness.cluster import Cluster
@@ -57,7 +58,8 @@ def shown(cluster: Cluster) -> dict[str, Any] | None:
 def test_reclaiming_is_shown_and_ends_also_after_a_failover(
     cluster: Cluster, vdisk: Vdisk, pool: str, watchful: None
 ) -> None:
-    for option, value in (("reaper_rate", 2), ("reaper_window", 0)):
+    # So slowly that there is a backlog still, however long it takes to ask for all of it.
+    for option, value in (("reaper_rate", 0.01), ("reaper_window", 0)):
         cluster.ceph("config", "set", "mgr", f"mgr/vdisk/{option}", str(value))
     for number in range(36):
         make(vdisk, pool, f"v{number}")
@@ -65,6 +67,7 @@ def test_reclaiming_is_shown_and_ends_also_after_a_failover(
         vdisk("volume rm", volume=f"{pool}/v{number}")
     first = wait_for(lambda: shown(cluster), 20, "the backlog is shown", interval=0.2)
     assert 0 <= first["progress"] < 1
+    cluster.ceph("config", "set", "mgr", "mgr/vdisk/reaper_rate", "1")
     cluster.fail_mgr()
     cluster.wait_module()
     second = wait_for(lambda: shown(cluster), 30, "the next mgr shows it", interval=0.2)
@@ -121,3 +124,39 @@ def test_an_image_near_its_bound_is_a_warning_until_it_is_not(
             for name in names:
                 image.remove_snap(name)
         wait_for(lambda: "VDISK_SNAPSHOT_COUNT" not in health(cluster), 20, "it is cleared", interval=0.2)
+
+
+def test_a_task_queue_that_does_not_answer_is_a_warning_and_holds_up_no_removal(
+    cluster: Cluster, vdisk: Vdisk, pool: str, watchful: None
+) -> None:
+    if not has_task_queue(cluster):
+        pytest.skip("no task queue is used on this release")
+    # A record that rbd_support can't read ends its setup: it answers "not ready" until the mgr's next start.
+    record = "00000000000000FF"
+    with opened(cluster, pool) as ioctx:
+        set_omap(ioctx, "rbd_task", {record: b"[]"})
+    try:
+        cluster.fail_mgr()
+        cluster.wait_module()
+
+        def warned() -> dict[str, Any] | None:
+            check: dict[str, Any] = health(cluster)["VDISK_TASK_QUEUE"]
+            return check if "rbd_support module is not ready" in check["detail"][0]["message"] else None
+
+        check = wait_for(warned, 30, "the warning", interval=0.2)
+        assert check["severity"] == "HEALTH_WARN"
+        cluster.ceph("health", "mute", "VDISK_TASK_QUEUE", "1h")
+        assert health(cluster)["VDISK_TASK_QUEUE"]["muted"]
+        vdisk("volume rm", volume=make(vdisk, pool)["handle"])
+        wait_for(lambda: not trash(cluster, pool), 20, "vdisk removes the image itself")
+        assert health(cluster)["VDISK_TASK_QUEUE"]
+    finally:
+        with opened(cluster, pool) as ioctx, rados.WriteOpCtx() as op:
+            ioctx.remove_omap_keys(op, (record,))
+            ioctx.operate_write_op(op, "rbd_task")
+        cluster.fail_mgr()
+        cluster.wait_module()
+    wait_for(lambda: "VDISK_TASK_QUEUE" not in health(cluster), 40, "it is cleared", interval=0.2)
+    cluster.ceph("health", "unmute", "VDISK_TASK_QUEUE")
+    vdisk("volume rm", volume=make(vdisk, pool, "again")["handle"])
+    vdisk.drained(pool)

@@ -72,7 +72,12 @@ class ClusterAdmin(ClusterClient):
         return wait_for(ready, timeout, "an active manager", interval=0.1)
 
     def fail_mgr(self, timeout: float = 60) -> str:
-        """Make the active manager step down (`ceph mgr fail`), wait for the next one and return its id."""
+        """Make the active manager step down (`ceph mgr fail`), wait for the next one and return its id.
+
+        Where several run it is another one: a manager that has just stepped down itself is no standby at once.
+        """
+        if sum(daemon.running for daemon in self.mgrs.values()) > 1:
+            wait_for(lambda: self.mgr_map()["standbys"], timeout, "a standby that can take over", interval=0.1)
         dump = self.mgr_map()
         self.mon("mgr fail", who=dump["active_name"])
         return self.wait_active_mgr(timeout, not_gid=dump["active_gid"])
@@ -163,7 +168,8 @@ class ClusterAdmin(ClusterClient):
 
 
 def _is_stock_noise(meta: Path) -> bool:
-    crash = json.loads(meta.read_text())
+    # Empty while it is being written.
+    crash = wait_for(lambda: json.loads(meta.read_text()), 20, f"{meta} is written", ignore=(ValueError,), interval=0.1)
     loading = crash.get("mgr_module_caller") == "PyModule::load_subclass_of"
     return bool(loading and crash.get("mgr_module") != "vdisk")
 

@@ -103,6 +103,8 @@ class Daemon:
             return subprocess.Popen(
                 [*guard, *self._argv],
                 env=dict(env),
+                # As under systemd. Debian's build of Tentacle looks for an OSD's classes in lib/..., below where it is.
+                cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -53,6 +53,8 @@ class Plan:
     store: str
     conf: config.Conf
     modules: Sequence[str]
+    own_modules: bool = False
+    """Each manager has a directory of modules of its own, as on a host of its own."""
 
     @property
     def binds(self) -> list[Path]:
@@ -64,18 +66,28 @@ class Plan:
         return self.release.command(argv, self.binds)
 
 
+_claims: list[socket.socket] = []
+
+
 def free_ports(count: int) -> list[int]:
-    """Return ports that are free on 127.0.0.1, below the range that the kernel gives to outgoing connections."""
+    """Return ports that are free on 127.0.0.1, below the range that the kernel gives to outgoing connections.
+
+    Some seconds pass before somebody listens there, so each is claimed as long as this process lives: the names of
+    abstract sockets are the kernel's, and no other process that asks here is given the port.
+    """
     found: list[int] = []
     while len(found) < count:
         port = random.randrange(20000, 32000)
+        claim = socket.socket(socket.AF_UNIX)
         with socket.socket() as probe:
             try:
+                claim.bind(f"\0vdisk-tests-port-{port}")
                 probe.bind(("127.0.0.1", port))
             except OSError:
+                claim.close()
                 continue
-        if port not in found:
-            found.append(port)
+        _claims.append(claim)
+        found.append(port)
     return found
 
 
@@ -85,16 +97,20 @@ def create(plan: Plan) -> None:
     ports = free_ports(2 * len(plan.mons))
     pairs = zip(ports[::2], ports[1::2], strict=True)
     addresses = [f"[v2:127.0.0.1:{v2}/0,v1:127.0.0.1:{v1}/0]" for v2, v1 in pairs]
+    own = {name: layout.modules_of(name) for name in plan.mgrs} if plan.own_modules else {}
     text = config.render(
         layout,
         fsid=plan.fsid,
         mon_host=" ".join(addresses),
         store=plan.store,
         modules=" ".join(plan.modules),
-        extra=plan.conf,
+        extra={**plan.conf, **{f"mgr.{name}:mgr_module_path": str(path) for name, path in own.items()}},
     )
     layout.conf.write_text(text)
-    link_modules(plan.release, layout.modules)
+    for path in own.values():
+        path.mkdir()
+    for path in own.values() or [layout.modules]:
+        link_modules(plan.release, path)
     seed = _write_keys(plan)
     _write_wrappers(plan)
     monmap = layout.dir / "monmap"

@@ -68,6 +68,10 @@ class Layout:
         """The mgr_module_path: links to the stock modules and to ours."""
         return self.dir / "modules"
 
+    def modules_of(self, ident: str) -> Path:
+        """The mgr_module_path of one manager where each has its own."""
+        return self.dir / f"modules-{ident}"
+
     @property
     def bin(self) -> Path:
         """Wrappers, so that plain `ceph` and `rbd` reach this cluster by hand."""

@@ -22,19 +22,23 @@ if TYPE_CHECKING:
 PROBE = Path(__file__).resolve().parent / "probe"
 """On a manager's PYTHONPATH: has Python write the stacks of all threads to `VDISK_STACKS` at SIGUSR2."""
 
-_SECONDS = 5
+#: Seconds that each of those who are asked has for an answer.
+SECONDS = 5
 _ASKED = ({"prefix": "pg stat"}, {"prefix": "rbd task list"}, {"prefix": "vdisk status"})
 
 
-def explain(cluster: "ClusterAdmin") -> str:
-    """Return all that can be found out from outside about managers that do not answer; takes some seconds."""
+def explain(cluster: "ClusterAdmin", seconds: float = SECONDS) -> str:
+    """Return all that can be found out from outside about managers that do not answer; takes some seconds.
+
+    `seconds` is how long an answer may take.
+    """
     lines: list[str] = []
     with contextlib.suppress(Exception):
         dump = cluster.mgr_map()
         shown = ("epoch", "active_name", "active_gid", "available", "active_addrs")
         lines.append("mgr map: " + json.dumps({key: dump.get(key) for key in shown}))
         lines.append(f"standbys: {[standby['name'] for standby in dump['standbys']]}, clients: {len(_clients(dump))}")
-    lines += _answers(cluster)
+    lines += _answers(cluster, seconds)
     for daemon in cluster.mgrs.values():
         lines += _process(daemon)
     return "\n".join(lines)
@@ -49,24 +53,24 @@ def _clients(dump: dict[str, Any]) -> list[Any]:
     return list(dump.get("active_clients", []))
 
 
-def _answers(cluster: "ClusterAdmin") -> list[str]:
+def _answers(cluster: "ClusterAdmin", seconds: float) -> list[str]:
     """Ask the manager itself, another module and vdisk, through the handle in use, a new one, and the tool."""
 
     def old(command: dict[str, str]) -> object:
-        return cluster.mgr_command(command, timeout=_SECONDS)[::2]
+        return cluster.mgr_command(command, timeout=seconds)[::2]
 
     def new(command: dict[str, str]) -> object:
-        return cluster.new_handle().mgr_command(json.dumps(command), b"", timeout=_SECONDS)[::2]
+        return cluster.new_handle().mgr_command(json.dumps(command), b"", timeout=seconds)[::2]
 
     def tool(command: dict[str, str]) -> object:
-        return cluster.ceph(*command["prefix"].split(), check=False, timeout=_SECONDS).rc
+        return cluster.ceph(*command["prefix"].split(), check=False, timeout=seconds).rc
 
     clients = {"the old handle": old, "a new handle": new, "the tool": tool}
     pool = concurrent.futures.ThreadPoolExecutor(max_workers=len(_ASKED) * len(clients))
     asked = {
         f"{command['prefix']}, {name}": pool.submit(ask, command) for command in _ASKED for name, ask in clients.items()
     }
-    concurrent.futures.wait(asked.values(), timeout=2 * _SECONDS)
+    concurrent.futures.wait(asked.values(), timeout=2 * seconds)
     pool.shutdown(wait=False)
     return [f"{what}: {_result(answer)}" for what, answer in asked.items()]
 
@@ -94,6 +98,13 @@ def _process(daemon: Daemon) -> Iterator[str]:
     if "VDISK_STACKS" in daemon.env and path.exists():
         before = path.stat().st_size
         daemon.send(signal.SIGUSR2)
+        sizes = [before]
+
+        def written() -> bool:
+            # Piece by piece, and nothing tells that it was the last one.
+            sizes.append(path.stat().st_size)
+            return sizes[-1] > before and sizes[-3:].count(sizes[-1]) == 3
+
         with contextlib.suppress(WaitTimeout):
-            wait_for(lambda: path.stat().st_size > before, 5, "stacks", interval=0.1)
+            wait_for(written, 5, "stacks", interval=0.1)
         yield "Python stacks:\n" + path.read_text(errors="replace")[before:]
