@@ -29,6 +29,9 @@ for package in "${packages[@]}"; do
     fi
 done
 if [ ${#missing[@]} -gt 0 ]; then
+    # apt refuses at once while another apt runs: one of these scripts at a time, to its end, where it removes its policy.
+    exec 9>>/var/lock/vdisk-bootstrap
+    flock 9
     echo "installing ${missing[*]}"
     export DEBIAN_FRONTEND=noninteractive
     # Installing a daemon's package must not start one.

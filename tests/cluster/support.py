@@ -98,13 +98,13 @@ class Vdisk:
     def until(self, words: str, timeout: float = 40, **args: Any) -> Any:
         """Repeat a command until it works, as a client does on EAGAIN."""
 
-        def answered() -> Any:
+        def answered() -> tuple[Any]:
             try:
-                return self(words, **args)
+                return (self(words, **args),)  # an empty list is an answer, too
             except rados.Error as error:
                 raise CommandFailed(str(error)) from error
 
-        return wait_for(answered, timeout, f"vdisk {words} works", ignore=(CommandFailed,))
+        return wait_for(answered, timeout, f"vdisk {words} works", ignore=(CommandFailed,))[0]
 
     def sealed(self, snapshot: str, timeout: float = 20) -> dict[str, Any]:
         """Wait until a snapshot is sealed and return it.
