@@ -14,7 +14,7 @@ from typing import Any
 import rados
 import rbd
 
-from cluster.support import MIB, Vdisk, image_spec, omap, opened, rbd_tasks, set_omap
+from cluster.support import MIB, Vdisk, image_spec, leave_link, omap, opened, rbd_tasks, set_omap
 from harness.cluster import Cluster
 from harness.wait import wait_for
 
@@ -287,6 +287,26 @@ class Corruption:
                 ioctx.remove_omap_keys(op, (f"name_{hook}", f"id_{hook_id}"))
                 ioctx.operate_write_op(op, "rbd_directory")
         self.found("snapshot_abandoned", volume["image_id"])
+
+    def make_flatten_unfinished(self) -> None:
+        """A client died at the end of flattening a clone, before it removed the link to its parent's snapshot."""
+        self._hidden_clone()
+
+    def make_flatten_unfinished_and_parent_gone(self) -> None:
+        """The same, and the parent was removed since: nothing of it says what the link was."""
+        source = self._hidden_clone()
+        with opened(self.cluster, self.spec) as ioctx:
+            rbd.RBD().remove(ioctx, source["image"])
+        self.forget(source)
+
+    def _hidden_clone(self) -> dict[str, Any]:
+        """Make a volume and a clone of it that librbd does not find; return the volume."""
+        source = self.volume()
+        clone = self.vdisk("volume clone", volume=source["handle"], name=self.name())
+        with opened(self.cluster, self.spec) as ioctx:
+            leave_link(ioctx, clone["image"])
+        self.found("flatten_unfinished", clone["image_id"])
+        return source
 
     # -- group snapshots, where the release can make them -------------------------------------------------------------
 

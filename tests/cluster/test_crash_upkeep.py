@@ -143,6 +143,7 @@ _USUAL = [
             "leftover_cut",
             "leftover_temp",
             "snapshot_abandoned",
+            "flatten_unfinished",
             "record_without_image",
             "group_unfinished_but_cut",
             "group_member_lost",

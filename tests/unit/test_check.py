@@ -227,6 +227,25 @@ class Stage:
         del self.space.trash[image_id], self.space.headers[image_id]
         self.expect(Trouble.TASK_WITHOUT_IMAGE, task)
 
+    def flatten_unfinished(self):
+        source = self.volume()
+        number = next(_numbers)
+        clone = do(
+            self.fake, CloneVolume(self.where, f"c{number}", uuid_of(number), self.where, source.image, None, Layout())
+        )
+        header = self.space.headers[self.space.ids[clone.image]]
+        link = header.parent
+        self.fake.flatten(self.where, clone.image, self.space.ids[clone.image])
+        header.parent = link
+        self.expect(Trouble.FLATTEN_UNFINISHED, self.space.ids[clone.image])
+        return source
+
+    def flatten_unfinished_and_parent_gone(self):
+        source = self.flatten_unfinished()
+        self.fake.remove_unfinished(self.where, source.image, self.space.ids[source.image])
+        self.fake.remove_entry(self.where, Kind.VOLUME, source.uuid)
+        self.fake.release(self.where, Kind.VOLUME, source.name, source.uuid)
+
     def record_without_image(self):
         uuid = uuid_of(next(_numbers))
         image = Kind.VOLUME.image(uuid)

@@ -30,7 +30,7 @@ def depth(image: Image, load: Load, known: MutableMapping[Key, int]) -> int:
         if key in known:
             base = known[key] + 1
             break
-        above = _load(load, at.parent)
+        above = parent_of(at.parent, load)
         if above is None:
             base = 1
             break
@@ -45,7 +45,7 @@ def ancestors(image: Image, load: Load) -> list[tuple[Parent, Image]]:
     """Return the parents of an image, nearest first, as far as they can be read."""
     found: list[tuple[Parent, Image]] = []
     while image.parent is not None and len(found) < _MAX_DEPTH:
-        above = _load(load, image.parent)
+        above = parent_of(image.parent, load)
         if above is None:
             break
         found.append((image.parent, above))
@@ -53,7 +53,8 @@ def ancestors(image: Image, load: Load) -> list[tuple[Parent, Image]]:
     return found
 
 
-def _load(load: Load, link: Parent) -> Image | None:
+def parent_of(link: Parent, load: Load) -> Image | None:
+    """Return the image that a clone's link leads to; None when it, or its pool, is gone."""
     try:
         return load(Location(link.pool_id, f"pool id {link.pool_id}", link.namespace), link.image_id)
     except NotFound:

@@ -8,7 +8,7 @@ from ..model.findings import Subject, SubjectKind, Trouble
 from ..model.names import Kind
 from ..model.observed import Image, Snap
 from .check_look import Look, Verdict, csi_uuid, finding, is_temp
-from .steps import AwaitChildren, DropSnapshot, PurgeSnapshot, QueueRemoval, Step, TrashImage
+from .steps import AwaitChildren, DropSnapshot, FlattenImage, PurgeSnapshot, QueueRemoval, Step, TrashImage
 
 
 def judge_image(look: Look, subject: Subject) -> list[Verdict]:
@@ -20,7 +20,8 @@ def judge_image(look: Look, subject: Subject) -> list[Verdict]:
 def judge_seen(look: Look, image: Image) -> list[Verdict]:
     """Return what is wrong with an image that was read just now."""
     subject = Subject(SubjectKind.IMAGE, image.id)
-    found = [*_cuts(look, subject, image), *_abandoned(look, subject, image), *_limits(look, subject, image)]
+    judges = (_cuts, _abandoned, _unfinished, _limits)
+    found = [verdict for judge in judges for verdict in judge(look, subject, image)]
     if is_temp(image.name):
         found += _temp(look, subject, image)
     return found
@@ -73,6 +74,29 @@ def _abandoned(look: Look, subject: Subject, image: Image) -> Iterator[Verdict]:
             automatic=True, snapshots=[{"id": snap.id, "name": snap.original_name} for snap in left],
         ),
         tuple(PurgeSnapshot(look.where, image.id, snap.id) for snap in left),
+    )  # fmt: skip
+
+
+def _unfinished(look: Look, subject: Subject, image: Image) -> Iterator[Verdict]:
+    """A flattening that was cut before its last step: librbd opens neither the image nor what hangs on it."""
+    link = image.parent
+    if link is None or look.in_hand(image.id, image.name) or look.young(image.created_at):
+        return
+    parent, snap = look.above(link)
+    if snap:
+        return
+    yield Verdict(
+        finding(
+            look, Trouble.FLATTEN_UNFINISHED, subject, [f"image {look.where}/{image.name}"],
+            "a client died at the very end of flattening the image: its parent's snapshot went, and the link to it "
+            "stayed", "remove the link",
+            "none: the parent is there without that snapshot, as only a flattening leaves it" if parent else
+            "none after a flattening; if the parent's header was lost otherwise, what the image shares with it "
+            "reads as zeros from then on",
+            automatic=parent, image_id=image.id, parent_pool_id=link.pool_id, parent_namespace=link.namespace,
+            parent_image_id=link.image_id, parent_snap_id=link.snap_id, parent_exists=parent,
+        ),
+        (FlattenImage(look.where, image.name, image.id),),
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..model.findings import Finding, Subject, Trouble
 from ..model.names import Kind, parse_image_name
-from ..model.observed import Image, Location, Task
+from ..model.observed import Image, Location, Parent, Task
 from . import chains
 from .base import View
 from .steps import Step
@@ -58,6 +58,8 @@ class Look:
     tasks: tuple[Task, ...] = ()
     depths: dict[chains.Key, int] = field(default_factory=dict)
     """Lengths of chains that are known already."""
+    snaps: dict[chains.Key, frozenset[int]] = field(default_factory=dict)
+    """Ids of the snapshots that parents were seen to have: an image with many clones is read once."""
 
     def young(self, moment: float | None) -> bool:
         """Tell whether a moment is so near that what happened then may not be over."""
@@ -85,12 +87,23 @@ class Look:
         link = image.parent
         if link is None:
             return False
-        above = self.view.find_id(Location(link.pool_id, f"pool id {link.pool_id}", link.namespace), link.image_id)
+        above = chains.parent_of(link, self.view.find_id)
         children = above.children if above is not None else ()
         return any(
             (child.pool_id, child.namespace, child.image_id) == (self.where.pool_id, self.where.namespace, image.id)
             for child in children
         )
+
+    def above(self, link: Parent) -> tuple[bool, bool]:
+        """Tell whether the image that a clone's link leads to is there, and whether its snapshot is."""
+        key = (link.pool_id, link.namespace, link.image_id)
+        if link.snap_id in self.snaps.get(key, ()):
+            return True, True
+        parent = chains.parent_of(link, self.view.find_id)
+        if parent is None:
+            return False, False
+        self.snaps[key] = frozenset(snap.id for snap in parent.snaps)
+        return True, link.snap_id in self.snaps[key]
 
     def depth(self, image: Image) -> int:
         """Return how many parents an image has, through the trash and across pools."""

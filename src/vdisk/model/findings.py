@@ -32,6 +32,7 @@ class Trouble(enum.Enum):
     LEFTOVER_CUT = "leftover_cut"
     LEFTOVER_TEMP = "leftover_temp"
     SNAPSHOT_ABANDONED = "snapshot_abandoned"
+    FLATTEN_UNFINISHED = "flatten_unfinished"
     TRASH_ORPHAN = "trash_orphan"
     TRASH_MOVE_UNFINISHED = "trash_move_unfinished"
     TASK_WITHOUT_IMAGE = "task_without_image"
