@@ -357,11 +357,11 @@ def mgr_log(cluster: Cluster) -> str:
 
 _OWNER = """
 import sys, rados, rbd
-conf, keyring, pool, image = sys.argv[1:]
+conf, keyring, pool, by, image = sys.argv[1:]
 handle = rados.Rados(name="client.admin", conffile=conf, conf={"keyring": keyring, "log_file": ""})
 handle.connect()
 ioctx = handle.open_ioctx(pool)
-opened = rbd.Image(ioctx, image)
+opened = rbd.Image(ioctx, **{by: image})
 opened.lock_acquire(rbd.RBD_LOCK_MODE_EXCLUSIVE)
 opened.write(b"mine", 0)
 print("locked", flush=True)
@@ -373,8 +373,8 @@ handle.shutdown()
 
 
 @contextlib.contextmanager
-def silent_owner(cluster: Cluster, pool: str, image: str) -> Iterator["subprocess.Popen[str]"]:
-    """Have a client hold an image's exclusive lock and stop answering.
+def silent_owner(cluster: Cluster, pool: str, image: str, by: str = "name") -> Iterator["subprocess.Popen[str]"]:
+    """Have a client hold the exclusive lock of an image of that name (or ``image_id``) and stop answering.
 
     Who wants the lock gets it after ``SIGCONT``; ``communicate("")`` has the client end in good order. However long
     that takes: the OSD, which takes a client that says nothing for 30 s for dead, is told to be patient with this one.
@@ -382,7 +382,7 @@ def silent_owner(cluster: Cluster, pool: str, image: str) -> Iterator["subproces
     for name in cluster.osds:
         cluster.ceph("tell", f"osd.{name}", "config", "set", "osd_client_watch_timeout", "3600")
     keyring = str(cluster.layout.keyring("client.admin"))
-    argv = [sys.executable, "-c", _OWNER, str(cluster.conf_path), keyring, pool, image]
+    argv = [sys.executable, "-c", _OWNER, str(cluster.conf_path), keyring, pool, by, image]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as owner:
         try:
             assert owner.stdout is not None

@@ -22,7 +22,7 @@ import pytest
 import rbd
 
 from cluster import inventory
-from cluster.support import MIB, Vdisk, objects, opened, set_omap, silent_owner
+from cluster.support import MIB, Vdisk, mgr_log, objects, opened, set_omap, silent_owner
 from cluster.test_crash import lighten
 from harness.cli import CephError, CommandTimeout
 from harness.cluster import Cluster
@@ -328,6 +328,39 @@ def test_pool_removed_under_an_operation_ends_it_and_stops_nothing_else(
     over(faulty, doomed)
     assert error_code(timed(vdisk, "volume create", pool_spec=doomed, name="x", size=SIZE)[2]) == "not_found"
     leave_nothing(faulty, other)
+
+
+def test_what_waits_for_a_lock_in_a_pool_that_was_removed_is_given_up(
+    faulty: Cluster, new_pool: Callable[[], str]
+) -> None:
+    """librbd asks the owner again and again, for ever: it takes "not found" for an owner that died."""
+    vdisk = Vdisk(faulty)
+    doomed, other = new_pool(), new_pool()
+    volume = vdisk("volume create", pool_spec=doomed, name="locked", size=SIZE)
+    faulty.mon("config set", who="mgr", name="mgr/vdisk/reaper_window", value="0")
+    try:
+        with contextlib.ExitStack() as stack:
+            with stopped_at(faulty, "queue-removal:before", "volume rm", volume=volume["handle"]):
+                stack.enter_context(silent_owner(faulty, doomed, volume["image_id"], by="image_id"))
+            (removal,) = [op["id"] for op in vdisk.operations(doomed) if op["state"] not in ("done", "failed")]
+            busy_since = wait_for(lambda: vdisk("status")["reaper"]["threads_busy"] and time.monotonic(), 20, "librbd")
+            wait_for(lambda: time.monotonic() - busy_since > 2, 20, "it waits for the lock")
+            assert vdisk("status")["reaper"]["threads_busy"] == 1
+            faulty.delete_pool(doomed)
+            over(faulty, doomed)
+    finally:
+        faulty.mon("config set", who="mgr", name="mgr/vdisk/reaper_window", value="1")
+    given_up = vdisk("op info", id=removal)
+    assert (given_up["state"], given_up["error"]["code"]) == ("failed", "not_found"), given_up
+    assert f"operation {removal}: volume rm {doomed}/locked hangs" in mgr_log(faulty)
+    assert vdisk("status")["background_busy"] == 0
+    assert vdisk("volume create", pool_spec=other, name="beside", size=SIZE)["state"] == "ready"
+    leave_nothing(faulty, other)
+    # What still hangs in librbd holds up neither the end of the module nor its return.
+    for verb in ("disable", "enable"):
+        faulty.mon(f"mgr module {verb}", module="vdisk")
+    faulty.wait_module("vdisk")
+    assert vdisk.until("volume ls", pool_spec=other) == []
 
 
 def test_pool_removed_while_a_removal_waits_for_clones_is_forgotten(

@@ -351,6 +351,29 @@ def test_operations_go_quietly_with_their_pool(fake, mgr):
     assert not operation.durable
 
 
+@pytest.mark.parametrize("answered", [False, True], ids=["waited for", "in the background"])
+def test_what_hangs_in_a_pool_that_was_removed_is_given_up(fake, mgr, monkeypatch, answered):
+    monkeypatch.setattr(engine_module, "_HANGS_SECONDS", 0.01)
+    fake.add_pool("other")
+    volume = a_volume(fake, spec="other")
+    larger = ResizeVolume(volume.where, volume.name, volume.uuid, 2 * GIB)
+    fake.hook = gate = Gate("remove_trashed" if answered else "grow")
+    hanging = mgr.engine.submit(remove(volume) if answered else larger)
+    gate.reach()
+    beside = mgr.engine.submit(create(fake))
+    mgr.ended(beside)
+    assert not hanging.state.final, "its pool is there"
+    fake.remove_pool("other")
+    mgr.ended(hanging)
+    assert isinstance(hanging.error, NotFound)
+    assert (hanging.state, hanging.durable, hanging.answered) == (State.FAILED, False, answered)
+    figures = mgr.engine.figures()
+    assert (figures["workers_busy"], figures["background_busy"], figures["running"]) == (0, 0, 0)
+    gate.open()  # and it ends after all
+    mgr.until(lambda: not mgr.engine._workers._busy and not mgr.engine._reapers._busy, "the end of what hung")
+    assert hanging.state is State.FAILED
+
+
 def test_cancelling_a_creation_undoes_it(fake, mgr):
     fake.hook = gate = Gate("create_image", moment="after")
     operation = mgr.engine.submit(create(fake))

@@ -76,6 +76,24 @@ def test_a_job_behind_a_resting_thread_that_was_woken_for_another_gets_a_thread_
     assert second.wait(PATIENCE / 8), "the second job waits for the end of the first"
 
 
+def test_others_have_as_many_threads_as_hang_in_a_group_that_is_given_up(workers):
+    pool, release, running, done = workers(2), threading.Event(), threading.Semaphore(0), threading.Barrier(3)
+
+    def hang():
+        running.release()
+        release.wait(PATIENCE)
+
+    pool.submit("a", hang)
+    assert running.acquire(timeout=PATIENCE)
+    for _ in range(2):  # which can be through only together
+        for group in ("b", "c"):
+            pool.submit(group, lambda: done.wait(PATIENCE))
+        pool.give_up("a")
+        done.wait(PATIENCE)
+    assert pool.stop(PATIENCE), "what was given up is not waited for"
+    release.set()
+
+
 def test_a_job_that_comes_as_a_thread_goes_home_is_not_left_lying(workers):
     pool, done = workers(1, idle_seconds=0.001), threading.Event()
     rest = pool._rest

@@ -57,6 +57,8 @@ _PREPARING = 4
 ACCEPT_SECONDS = 2.0
 #: Seconds in which an operation that a worker took at once writes its intent itself. The command thread waits so long.
 _ACCEPT_SOON = 0.005
+#: Seconds for which a step runs before it is asked whether its pool is still there.
+_HANGS_SECONDS = 10.0
 #: Threads that write the intents of operations that no worker is free for yet.
 _ACCEPTORS = 8
 
@@ -105,6 +107,7 @@ class Engine:
         self._book = Book(clock)
         self._awaited = Awaited()
         self._looking = False
+        self._watching = False
         self._runner = Runner(
             cluster,
             self._executor,
@@ -380,6 +383,7 @@ class Engine:
         operation.state = State.RUNNING
         operation.attempts += 1
         operation.waiting_since = None
+        self._watch_soon()
         pool = self._background_of(operation) if operation.answered else self._workers
         pool.submit(operation.request.where.pool_id, partial(self._run, operation))
 
@@ -431,6 +435,8 @@ class Engine:
     def _finish(self, operation: Operation, error: VdiskError | None) -> None:
         """End an operation that ran to its end: give back its locks, wake what waited for it, remember it a while."""
         with self._changed:
+            if operation.state.final:  # given up
+                return
             operation.durable = False
             operation.error = error
             operation.answered = operation.answered or error is None
@@ -464,6 +470,8 @@ class Engine:
             with self._changed:
                 operation.durable = False
         with self._changed:
+            if operation.state.final:  # given up
+                return
             operation.error = error
             undoing = operation.abort is not None
             passing = error.retryable and (undoing or operation.answered or not isinstance(error, NoSpace))
@@ -499,6 +507,47 @@ class Engine:
         except VdiskError:
             return False
 
+    def _watch_soon(self) -> None:
+        """Have somebody look after a while whether what runs hangs. Caller holds the lock."""
+        if not self._watching:
+            self._watching = True
+            self._timer.after(_HANGS_SECONDS, partial(self._workers.submit, "pools", self._watch))
+
+    def _watch(self) -> None:
+        """Give up what hangs in a pool that was removed.
+
+        Who waits in librbd for an image's lock, while its pool goes, waits for ever: librbd takes "not found" from the
+        owner for an owner that died, and asks again each second (ImageWatcher::handle_request_lock). Nothing ends such
+        a call, so its thread is left to it, and others take its place.
+        """
+        now = self._clock()
+        with self._changed:
+            self._watching = False
+            running = [op for op in self._book.live.values() if op.state is State.RUNNING]
+            hanging = [op for op in running if now - (op.step_since or op.started_at) >= _HANGS_SECONDS]
+            if running:
+                self._watch_soon()
+        for pool_id, where in {op.request.where.pool_id: op.request.where for op in hanging}.items():
+            if not self._pool_gone(where):
+                continue
+            with self._changed:
+                for operation in hanging:
+                    if operation.request.where.pool_id == pool_id and operation.state is State.RUNNING:
+                        self._give_up(operation)
+            for workers in (self._workers, self._background, self._reapers):
+                workers.give_up(pool_id)
+
+    def _give_up(self, operation: Operation) -> None:
+        """End an operation whose thread hangs in a pool that is gone, as is its intent. Caller holds the lock."""
+        self._log.warning(
+            "operation %s: %s %s hangs in a pool that was removed (step %s); it is given up",
+            operation.id, operation.request.kind, operation.target, operation.step,
+        )  # fmt: skip
+        operation.durable = False
+        operation.error = NotFound(f"pool {operation.request.where.pool!r} was removed")
+        operation.state = State.FAILED
+        self._end(operation)
+
     def _retry_later(self, operation: Operation, error: VdiskError) -> None:
         """Queue an operation again after a while. Caller holds the lock."""
         delays = _BACKOFF if operation.answered else _BACKOFF[:_IMPATIENT]
@@ -515,6 +564,8 @@ class Engine:
     def _park(self, operation: Operation, waiting: Waiting) -> None:
         """Set an operation aside until what it waits for is gone."""
         with self._changed:
+            if operation.state.final:  # given up
+                return
             if operation.waiting_for != waiting.waiting_for:
                 self._log.info("operation %s: waiting for %s", operation.id, waiting)
                 operation.attempts = 1

@@ -23,7 +23,7 @@ _REPLANS = 5
 
 
 class Stopped(Exception):
-    """The module is being stopped; the intent carries the operation over."""
+    """The module is being stopped, and the intent carries the operation over; or it was given up meanwhile."""
 
 
 class Answered(Exception):
@@ -166,7 +166,7 @@ class Runner:
         for number, step in enumerate(steps):
             answering = isinstance(step, Answer) and not operation.answered
             with self._changed:
-                if self._stopping():
+                if self._stopping() or operation.state.final:
                     raise Stopped
                 if operation.abort is not None and not undoing:
                     raise TakenBack

@@ -29,6 +29,7 @@ class Workers:
         self._changed, self._still = threading.Condition(lock), threading.Condition(lock)
         self._jobs: OrderedDict[Hashable, deque[Callable[[], None]]] = OrderedDict()
         self._busy: Counter[Hashable] = Counter()
+        self._given_up: set[Hashable] = set()
         self._threads: set[threading.Thread] = set()
         self._queued = 0
         self._idle = 0
@@ -52,12 +53,23 @@ class Workers:
     def load(self) -> tuple[int, int]:
         """Return (jobs queued, jobs running)."""
         with self._changed:
-            return self._queued, sum(self._busy.values())
+            return self._queued, sum(self._busy.values()) - self._lost
 
     def group_load(self, group: Hashable) -> int:
         """Return how many jobs of a group are queued or running."""
         with self._changed:
             return self._busy[group] + len(self._jobs.get(group, ()))
+
+    def give_up(self, group: Hashable) -> None:
+        """Count a group's running jobs, which will not end, no longer: others may have as many threads instead.
+
+        One that ends after all is one too many, and goes.
+        """
+        with self._changed:
+            if self._busy[group]:
+                self._given_up.add(group)
+                self._call()
+                self._still.notify_all()
 
     def stop(self, timeout: float) -> bool:
         """Drop queued jobs and wait for running ones; False when some did not end in ``timeout`` seconds."""
@@ -66,7 +78,12 @@ class Workers:
             self._jobs.clear()
             self._queued = 0
             self._changed.notify_all()
-            return self._still.wait_for(lambda: not self._busy, timeout)
+            return self._still.wait_for(lambda: sum(self._busy.values()) == self._lost, timeout)
+
+    @property
+    def _lost(self) -> int:
+        """How many threads are in jobs that were given up. Caller holds the lock."""
+        return sum(self._busy[group] for group in self._given_up)
 
     def _take(self) -> tuple[Hashable, Callable[[], None]] | None:
         """Take the next job of the first group that is below its share. Caller holds the lock."""
@@ -85,7 +102,7 @@ class Workers:
     def _call(self) -> None:
         """Have one more thread look for a job: a resting one, or a new one where none rests. Caller holds the lock."""
         # A resting thread that was woken for an earlier job still counts as idle, so jobs are counted against them.
-        if self._queued <= self._idle or len(self._threads) >= max(1, self._limit()):
+        if self._queued <= self._idle or len(self._threads) - self._lost >= max(1, self._limit()):
             self._changed.notify()
             return
         thread = threading.Thread(target=self._work, name=f"{self._name}-{next(self._numbers)}", daemon=True)
@@ -93,7 +110,7 @@ class Workers:
         thread.start()
 
     def _superfluous(self) -> bool:
-        return self._stopping or len(self._threads) > max(1, self._limit())
+        return self._stopping or len(self._threads) - self._lost > max(1, self._limit())
 
     def _work(self) -> None:
         with self._changed:
@@ -122,10 +139,11 @@ class Workers:
             self._busy[group] -= 1
             if not self._busy[group]:
                 del self._busy[group]
+                self._given_up.discard(group)
             if self._jobs:
                 # This thread takes the next job itself; another may be allowed now that its group was not before.
                 self._changed.notify()
-            if not self._busy:
+            if sum(self._busy.values()) == self._lost:
                 self._still.notify_all()
 
     def _rest(self) -> bool:
