@@ -119,7 +119,7 @@ class Scan:
         known = objects | led
         self._each(self._images(), lambda pair: self._image(look, pair, known))
         self._progress.enter("check-trash")
-        self._each(self._others(), partial(self._judge, look))
+        self._each(self._others(known), partial(self._judge, look))
         self._keep([_unreadable(look, intent) for intent in self._engine.unreadable() if self._here(intent.where)])
         return self._again(look)
 
@@ -208,7 +208,12 @@ class Scan:
             self.shaping.add(image)
             self._keep(judge_seen(look, image))
 
-    def _others(self) -> Iterator[Subject]:
+    def _others(self, known: set[tuple[Kind, str]]) -> Iterator[Subject]:
+        """Yield what is in the trash, among tasks, RBD groups and records.
+
+        An RBD group of a group snapshot that is ``known`` was judged with that, by its name: a repair that is cut after
+        the journal object has only the name to go by.
+        """
         if self._tasks is not None:
             for entry in self._cluster.survey_trash(self._where):
                 self._progress.count("trash")
@@ -221,7 +226,8 @@ class Scan:
             uuid = name.removeprefix(Kind.GROUP.image(""))
             if uuid != name and re.fullmatch(UUID_PATTERN, uuid):
                 self._progress.count("groups")
-                yield Subject(SubjectKind.GROUP, uuid)
+                if (Kind.GROUP, uuid) not in known:
+                    yield Subject(SubjectKind.GROUP, uuid)
         for key, _ in self._cluster.survey_records(self._where, Store.TRASH):
             self._progress.count("records")
             yield Subject(SubjectKind.RECORD, key)
