@@ -502,6 +502,16 @@ def test_limits_are_told_of(fake, mgr):
     }
 
 
+def test_an_unfinished_group_snapshot_is_found_by_its_name(fake, mgr):
+    """Its RBD group leads to it as well, without a name; a repair needs that to the end."""
+    stage, uuid = Stage(fake), uuid_of(next(_numbers))
+    stage.space.directories[Kind.GROUP]["g"] = uuid
+    stage.space.objects[Kind.GROUP, uuid] = {"csi.groupname": Kind.GROUP.image(uuid), "csi.volname": "g"}
+    fake.make_group(stage.where, Kind.GROUP.image(uuid), [stage.volume().image])
+    (item,) = found(mgr, stage)[0]["findings"]
+    assert (item["class"], item["subject"]["names"]) == ("group_unfinished", ["g"])
+
+
 def test_an_unreadable_intent_is_told_of(fake, start):
     where = fake.where()
     fake.put_intent(where, "op-1", '{"v": 99}')
