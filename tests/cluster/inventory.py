@@ -128,7 +128,10 @@ class _Reader:
         self._names = {key[5:]: string(value) for key, value in listing.items() if key.startswith("name_")}
         self._ids = {key[3:]: string(value) for key, value in listing.items() if key.startswith("id_")}
         self._trash = {str(entry["id"]): str(entry["name"]) for entry in rbd.RBD().trash_list(ioctx)}
-        self._moving = set(omap(ioctx, "rbd_trash")) - {f"id_{image_id}" for image_id in self._trash}
+        entries = omap(ioctx, "rbd_trash")
+        self._unlisted = set(entries) - {f"id_{image_id}" for image_id in self._trash}
+        # An entry ends with its state, and librbd lists one whose move there was cut like any other.
+        self._moving = {key.removeprefix("id_") for key, entry in entries.items() if entry[-1:] == b"\x01"}
         self._known = {**self._ids, **{image_id: name for name, image_id in self._names.items()}, **self._trash}
         self._labels = self._make_labels()
 
@@ -155,8 +158,8 @@ class _Reader:
             if self._names.get(name) != image_id:
                 yield f"rbd_directory id_{image_id} -> {name}, which is {self._names.get(name)!r}"
         for image_id, name in self._trash.items():
-            yield f"trash {name}: {self._image(image_id)}"
-        yield from (f"trash entry {key}, not listed" for key in self._moving)
+            yield f"trash {name}{', moving' if image_id in self._moving else ''}: {self._image(image_id)}"
+        yield from (f"trash entry {key}, not listed" for key in self._unlisted)
         yield from (f"rbd_children {key.hex()}" for key in map(str.encode, omap(self._ioctx, "rbd_children")))
         yield from (f"rbd_group_directory {key}" for key in omap(self._ioctx, "rbd_group_directory"))
         yield from self._task_lines()
