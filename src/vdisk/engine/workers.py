@@ -53,7 +53,7 @@ class Workers:
     def load(self) -> tuple[int, int]:
         """Return (jobs queued, jobs running)."""
         with self._changed:
-            return self._queued, sum(self._busy.values()) - self._lost
+            return self._queued, self._running
 
     def group_load(self, group: Hashable) -> int:
         """Return how many jobs of a group are queued or running."""
@@ -78,7 +78,12 @@ class Workers:
             self._jobs.clear()
             self._queued = 0
             self._changed.notify_all()
-            return self._still.wait_for(lambda: sum(self._busy.values()) == self._lost, timeout)
+            return self._still.wait_for(lambda: not self._running, timeout)
+
+    @property
+    def _running(self) -> int:
+        """How many jobs run of those that were not given up. Caller holds the lock."""
+        return sum(self._busy.values()) - self._lost
 
     @property
     def _lost(self) -> int:
@@ -143,7 +148,7 @@ class Workers:
             if self._jobs:
                 # This thread takes the next job itself; another may be allowed now that its group was not before.
                 self._changed.notify()
-            if sum(self._busy.values()) == self._lost:
+            if not self._running:
                 self._still.notify_all()
 
     def _rest(self) -> bool:
