@@ -20,7 +20,7 @@ def judge_image(look: Look, subject: Subject) -> list[Verdict]:
 def judge_seen(look: Look, image: Image) -> list[Verdict]:
     """Return what is wrong with an image that was read just now."""
     subject = Subject(SubjectKind.IMAGE, image.id)
-    judges = (_cuts, _abandoned, _unfinished, _limits)
+    judges = (_cuts, _abandoned, _limits, _unfinished)  # the last needs what the one before has read
     found = [verdict for judge in judges for verdict in judge(look, subject, image)]
     if is_temp(image.name):
         found += _temp(look, subject, image)

@@ -99,15 +99,19 @@ class Look:
         key = (link.pool_id, link.namespace, link.image_id)
         if link.snap_id in self.snaps.get(key, ()):
             return True, True
-        parent = chains.parent_of(link, self.view.find_id)
-        if parent is None:
-            return False, False
-        self.snaps[key] = frozenset(snap.id for snap in parent.snaps)
-        return True, link.snap_id in self.snaps[key]
+        parent = chains.parent_of(link, self._load)
+        return parent is not None, parent is not None and parent.snap_by_id(link.snap_id) is not None
 
     def depth(self, image: Image) -> int:
         """Return how many parents an image has, through the trash and across pools."""
-        return chains.depth(image, self.view.find_id, self.depths)
+        return chains.depth(image, self._load, self.depths)
+
+    def _load(self, where: Location, image_id: str) -> Image | None:
+        """Return an image above another, and remember its snapshots."""
+        image = self.view.find_id(where, image_id)
+        if image is not None:
+            self.snaps[where.pool_id, where.namespace, image_id] = frozenset(snap.id for snap in image.snaps)
+        return image
 
 
 def finding(
